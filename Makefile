@@ -1,0 +1,36 @@
+# The two set-up commands need Python 3.11 or newer, make and nothing else; a C++ compiler makes them faster.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: table1 test check bench clean-environment
+
+table1: $(VENV)/.installed  ## environment, then the paper's main table at the sample scale
+	snakemake --cores all results/table1.csv
+	@cat results/table1.md
+
+test: $(VENV)/.installed  ## environment, then the whole test suite
+	python -m pytest
+
+check: $(VENV)/.installed  ## formatting, lint and types
+	ruff format --check rdfa tests benchmarks setup.py
+	ruff check rdfa tests benchmarks setup.py
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+bench: $(VENV)/.installed  ## speed and memory, as ratios measured in one run
+	python benchmarks/selective_scan.py
+	python benchmarks/evaluation.py
+
+$(VENV)/.installed: requirements.lock pyproject.toml setup.py $(wildcard rdfa/ops/selective_scan/kernel/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean-environment:  ## removes the environment, nothing else
+	rm -rf $(VENV)

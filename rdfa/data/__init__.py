@@ -1,0 +1,1 @@
+"""Annotations, features and detections: their files, their sources, and windows for the detector."""

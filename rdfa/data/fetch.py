@@ -1,0 +1,225 @@
+"""`rdfa fetch`: fills a data set's folder from its source, whole or not at all.
+
+    FOLDER/annotations.json         ground truth (rdfa.data.annotations)
+    FOLDER/features.h5              feature store (rdfa.data.features)
+    FOLDER/external_scores.json     video-level class scores, where the parameters use them
+    FOLDER/manifest-KEY.json        what made the files, their checksums; written last
+
+In order of reading: `fetch`; how a folder is built beside its place and swapped in; how a folder that somebody filled
+by hand is adopted; what is checked and written down about either.
+"""
+
+import fcntl
+import glob
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rdfa.data.annotations import Annotations, read_annotations
+from rdfa.data.features import FeatureStore
+from rdfa.data.sources.hapt import write_hapt
+from rdfa.data.sources.sample import write_sample
+from rdfa.errors import RdfaError
+from rdfa.files import read_json, sha256, write_json
+from rdfa.schema import Run
+
+ANNOTATIONS, FEATURES, SCORES = "annotations.json", "features.h5", "external_scores.json"
+_UNFINISHED = (".part", ".old")
+
+
+def fetch(run: Run, folder: Path, key: str, archive: Path | None = None) -> Path:
+    """Make sure that `folder` holds the data that `run` needs; returns the path of its manifest.
+
+    Does nothing when the manifest of `key` is there and the files are those that it lists. Whatever an interrupted
+    fetch left beside the folder is removed. Two fetches into one folder wait for each other.
+
+    Args:
+        key: digest of all that decides the data, made by the caller; a part of the manifest's name.
+        archive: local copy of the source's archive, for sources that have one.
+
+    Raises:
+        RdfaError: the source cannot be read, the data is not what the parameters describe, the disk is full, or the
+            folder holds something that no fetch has made. Nothing that a later step would trust is left then.
+    """
+    if folder.is_symlink():
+        folder = folder.resolve()  # data on another disk: the link stays, what it leads to is replaced
+    manifest = folder / f"manifest-{key}.json"
+    with _only_one(folder):
+        _remove_leftovers(folder)
+        if _is_complete(manifest):
+            return manifest
+        if run.source.kind == "hub":
+            _adopt(run, folder, key)
+        else:
+            _build(run, folder, key, archive)
+    return manifest
+
+
+def _build(run: Run, folder: Path, key: str, archive: Path | None) -> None:
+    """Make everything in a temporary sibling, check it, and put it in the folder's place."""
+    if folder.exists() and any(folder.iterdir()) and not any(folder.glob("manifest-*.json")):
+        raise RdfaError(f"{folder}: holds files that `rdfa fetch` did not make; move them away first")
+    try:
+        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+        building.chmod(0o755)
+    except OSError as error:
+        raise RdfaError(f"{folder.parent}: cannot be written ({error.strerror})") from error
+    try:
+        if run.source.kind == "hapt":
+            write_hapt(run, building, archive)
+        else:
+            write_sample(run, building)
+        write_json(building / f"manifest-{key}.json", _describe(run, building, key, _check(run, building, folder)))
+        _swap_in(building, folder)
+    except OSError as error:
+        raise RdfaError(f"{folder}: cannot be written ({error.strerror or error}); nothing was changed") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _swap_in(building: Path, folder: Path) -> None:
+    """Replace `folder` by `building`. Killed in between, the folder is absent: the next fetch builds it anew."""
+    if folder.exists():
+        old = building.with_suffix(".old")
+        folder.rename(old)
+        building.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        building.rename(folder)
+
+
+def _adopt(run: Run, folder: Path, key: str) -> None:
+    """Check a folder that was filled by hand and give it a manifest."""
+    needed = [ANNOTATIONS, FEATURES] + ([SCORES] if run.detection.external_classes else [])
+    absent = [name for name in needed if not (folder / name).is_file()]
+    if absent:
+        raise RdfaError(
+            f"{run.dataset}: this version of rdfa does not download full-scale features yet; put {' and '.join(needed)}"
+            f" into {folder} yourself,\nthen run this again: it checks them and writes the manifest (missing: "
+            f"{', '.join(absent)}; layouts: the docstrings of rdfa.data.annotations and rdfa.data.features)"
+        )
+    write_json(folder / f"manifest-{key}.json", _describe(run, folder, key, _check(run, folder, folder)))
+
+
+def _check(run: Run, place: Path, folder: Path) -> Annotations:
+    """Refuse data that training or evaluation would refuse; returns the annotations.
+
+    Published annotation files have a few faulty segments, which are mended; our own sources may have none.
+    """
+    try:
+        annotations = read_annotations(place / ANNOTATIONS, faulty="mend" if run.source.kind == "hub" else "refuse")
+        if len(annotations.classes) != run.num_classes:
+            raise RdfaError(
+                f"{place / ANNOTATIONS}: {len(annotations.classes)} classes, "
+                f"the parameters (num_classes) say {run.num_classes}"
+            )
+        videos = [video for subset in _subsets(run) for video in annotations.subset(subset).videos]
+        store = FeatureStore(place / FEATURES)
+        try:
+            store.check(run.features, videos)
+            for video in videos if run.source.kind == "hub" else ():  # our own sources have checked what they wrote
+                store.read(video.name)
+        finally:
+            store.close()
+        if run.detection.external_classes:
+            _check_scores(place / SCORES, {video.name for video in videos}, set(annotations.classes))
+    except RdfaError as error:
+        raise RdfaError(str(error).replace(str(place), str(folder))) from error
+    return annotations
+
+
+def _check_scores(path: Path, videos: set[str], classes: set[str]) -> None:
+    scores = read_json(path)
+    if not isinstance(scores, dict) or not all(isinstance(of_video, dict) for of_video in scores.values()):
+        raise RdfaError(f"{path}: must map videos to {{class: score}}")
+    absent = sorted(videos - set(scores))
+    if absent:
+        raise RdfaError(f"{path}: {len(absent)} of {len(videos)} videos have no scores: {', '.join(absent[:5])}")
+    unknown = sorted({name for of_video in scores.values() for name in of_video} - classes)
+    if unknown:
+        raise RdfaError(f"{path}: scores of classes that the annotations do not know: {', '.join(unknown[:5])}")
+
+
+def _describe(run: Run, place: Path, key: str, annotations: Annotations) -> dict[str, Any]:
+    """The manifest: everything about the data that does not depend on when or where it was made."""
+    splits = {}
+    for subset in _subsets(run):
+        videos = annotations.subset(subset).videos
+        splits[subset] = {
+            "videos": len(videos),
+            "instances": sum(len(video.labels) for video in videos),
+            "seconds": round(sum(video.duration for video in videos), 2),
+        }
+    names = [name for name in (ANNOTATIONS, FEATURES, SCORES) if (place / name).is_file()]
+    return {
+        "dataset": run.dataset,
+        "key": key,
+        "scale": run.scale,
+        "source": run.source.model_dump(mode="json", exclude_none=True),
+        "features": run.features.model_dump(mode="json"),
+        "classes": len(annotations.classes),
+        "splits": splits,
+        "faulty_segments": len(annotations.faults),
+        "files": {name: {"bytes": (place / name).stat().st_size, "sha256": sha256(place / name)} for name in names},
+        "terms": run.source.archive.terms if run.source.kind == "hapt" and run.source.archive else None,
+    }
+
+
+def _is_complete(manifest: Path) -> bool:
+    """Whether the manifest is there and the files beside it have the checksums that it lists."""
+    if not manifest.is_file():
+        return False
+    try:
+        files = read_json(manifest)["files"]
+        return bool(files) and all(sha256(manifest.parent / name) == file["sha256"] for name, file in files.items())
+    except (RdfaError, OSError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _subsets(run: Run) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((run.train_subset, run.test_subset)))
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed fetches into this folder left beside it."""
+    for ending in _UNFINISHED:
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.*{ending}"):
+            print(f"removing what an interrupted fetch left: {left}", file=sys.stderr)
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, a file beside it that is gone afterwards; a killed holder's lock is free."""
+    path = folder.parent / f".{folder.name}.lock"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(path)
+    except OSError as error:
+        raise RdfaError(f"{folder.parent}: cannot be written ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # still locked: whoever waits sees that the file is gone and makes a new one
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds the lock on the file that is at `path` now."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

@@ -1,0 +1,206 @@
+"""From the feature store to the detector's input: the time grid, crops, resampling and padding.
+
+`Grid` is the one place where seconds and grid steps are converted. `TrainingWindows` and `TestWindows` are the two
+data sets of a run; `collate` pads a list of windows to a batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset, Sampler
+
+from rdfa.data.annotations import Video
+from rdfa.data.features import FeatureStore
+from rdfa.errors import RdfaError
+from rdfa.schema import Run
+
+FloatArray = NDArray[np.float64]
+_TRIALS = 5000
+"""Random crops tried before one that holds an instance is built around an instance instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Feature step i of a video covers `window` frames from frame i * stride on; its time is their centre."""
+
+    stride: float
+    """Frames between steps."""
+    window: float
+    """Frames seen by a step."""
+    fps: float
+
+    def to_seconds(self, steps: FloatArray) -> FloatArray:
+        """t = (i * stride + window / 2) / fps."""
+        return (steps * self.stride + 0.5 * self.window) / self.fps
+
+    def to_steps(self, seconds: FloatArray) -> FloatArray:
+        """The inverse of `to_seconds`."""
+        return (seconds * self.fps - 0.5 * self.window) / self.stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One input of the detector."""
+
+    video: str
+    features: Tensor
+    """(C, T) float32."""
+    segments: Tensor
+    """(M, 2) float32, grid steps."""
+    labels: Tensor
+    """(M,) int64."""
+    grid: Grid
+    duration: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Windows padded to one length."""
+
+    windows: list[Window]
+    features: Tensor
+    """(B, C, T) float32, zero in padded steps."""
+    mask: Tensor
+    """(B, T) bool, true where a step is not padding."""
+
+
+class _Windows(Dataset[Window]):
+    """What training and test have in common: whole videos on their grid."""
+
+    def __init__(self, run: Run, videos: Sequence[Video], classes: Sequence[str], store: FeatureStore) -> None:
+        self.run, self.videos, self.store = run, list(videos), store
+        indices = {name: index for index, name in enumerate(classes)}
+        agnostic = run.head_classes == 1
+        self.labels = [torch.tensor([0 if agnostic else indices[name] for name in v.labels]) for v in self.videos]
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def whole(self, index: int) -> Window:
+        """A whole video, thinned or resampled as the run's parameters ask."""
+        video = self.videos[index]
+        attributes = self.store.attributes(video.name)
+        features = torch.from_numpy(self.store.read(video.name)).T
+        keep, stride, window = self.run.features.keep_every, float(attributes.stride), float(attributes.window)
+        features, stride = features[:, ::keep], stride * keep
+        if self.run.windows.resample:
+            length = self.run.windows.max_length
+            stride = ((features.shape[1] - 1) * stride + window) / length
+            window = stride
+            features = F.interpolate(features[None], size=length, mode="linear", align_corners=False)[0]
+        grid = Grid(stride=stride, window=window, fps=attributes.fps)
+        segments = torch.from_numpy(grid.to_steps(video.segments)).float().reshape(-1, 2)
+        return Window(
+            video=video.name,
+            features=features,
+            segments=segments,
+            labels=self.labels[index].long(),
+            grid=grid,
+            duration=video.duration,
+        )
+
+
+class TestWindows(_Windows):
+    """Every video of the test split, whole."""
+
+    __test__ = False  # a data set, not a test class, whatever pytest thinks of its name
+
+    def __getitem__(self, index: int) -> Window:
+        return self.whole(index)
+
+
+class TrainingWindows(_Windows):
+    """Random crops of the training videos that have instances; which crop depends on seed, epoch and video alone."""
+
+    def __init__(self, run: Run, videos: Sequence[Video], classes: Sequence[str], store: FeatureStore) -> None:
+        annotated = [video for video in videos if len(video.segments)]
+        if not annotated:
+            raise RdfaError(f"subset {run.train_subset!r} of {run.dataset} has no annotated instance to train on")
+        super().__init__(run, annotated, classes, store)
+
+    def __getitem__(self, item: tuple[int, int]) -> Window:  # type: ignore[override]
+        epoch, index = item
+        generator = np.random.default_rng([self.run.seed, epoch, index])
+        return crop(self.whole(index), self.run, generator)
+
+
+def crop(window: Window, run: Run, generator: np.random.Generator) -> Window:
+    """A random crop that holds at least one instance (ActionFormer's `truncate_feats`).
+
+    Videos longer than `max_length` are cut to it; shorter ones to a share of their length drawn from `crop_ratio`.
+    An instance counts if at least `min_kept` of it is inside; its segment is cut at the crop.
+    """
+    total, limits = window.features.shape[1], run.windows
+    length = limits.max_length
+    if total <= length:
+        if limits.crop_ratio is None or limits.resample:
+            return window
+        low, high = (round(ratio * total) for ratio in limits.crop_ratio)
+        length = int(generator.integers(max(low, 1), min(high, total) + 1))
+    if length == total:
+        return window
+    for _ in range(_TRIALS):
+        start = int(generator.integers(0, total - length + 1))
+        segments, inside = _cut(window.segments, start, length, limits.min_kept)
+        if inside.any():
+            return _part(window, start, length, segments, inside)
+    # An instance longer than the crop is never kept to `min_kept`: train on the crop without it.
+    segments, inside = _cut(window.segments, start, length, limits.min_kept)
+    return _part(window, start, length, segments, inside)
+
+
+def _cut(segments: Tensor, start: int, length: int, min_kept: float) -> tuple[Tensor, Tensor]:
+    """Segments (M, 2) cut at a crop, in its steps, and which of them keep enough of themselves, (M,) bool."""
+    cut = segments.clamp(start, start + length)
+    kept = (cut[:, 1] - cut[:, 0]) / (segments[:, 1] - segments[:, 0])
+    return cut - start, (kept >= min_kept) & (cut[:, 1] > cut[:, 0])
+
+
+def _part(window: Window, start: int, length: int, segments: Tensor, inside: Tensor) -> Window:
+    return Window(
+        video=window.video,
+        features=window.features[:, start : start + length],
+        segments=segments[inside],
+        labels=window.labels[inside],
+        grid=window.grid,
+        duration=window.duration,
+    )
+
+
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) in an order that depends on seed and epoch alone; an incomplete last batch is dropped
+    unless it is the only one."""
+
+    def __init__(self, run: Run, size: int, epoch: int) -> None:
+        self.batch = min(run.training.batch_size, size)
+        self.order = np.random.default_rng([run.seed, epoch]).permutation(size)
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for first in range(0, len(self) * self.batch, self.batch):
+            yield [(self.epoch, int(index)) for index in self.order[first : first + self.batch]]
+
+
+def collate(windows: list[Window], run: Run) -> Batch:
+    """Pad windows to one length: a multiple of the coarsest stride, and at least `max_length` where padding leaks
+    into the result (the released code pads so)."""
+    coarsest = 2 ** (len(run.model.regression_ranges) - 1)
+    longest = max(window.features.shape[1] for window in windows)
+    if run.model.padding == "leaky":
+        longest = max(longest, run.windows.max_length)
+    length = -(-longest // coarsest) * coarsest
+    features = torch.zeros(len(windows), windows[0].features.shape[0], length)
+    mask = torch.zeros(len(windows), length, dtype=torch.bool)
+    for row, window in enumerate(windows):
+        features[row, :, : window.features.shape[1]] = window.features
+        mask[row, : window.features.shape[1]] = True
+    return Batch(windows=windows, features=features, mask=mask)

@@ -1,0 +1,1 @@
+"""Detection on the test split, and its metrics."""

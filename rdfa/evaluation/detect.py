@@ -1,0 +1,164 @@
+"""Detection: a trained detector over the test split to scored, labelled segments in seconds."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from rdfa.data.annotations import Video
+from rdfa.data.detections import Detections
+from rdfa.data.features import FeatureStore
+from rdfa.data.windows import Batch, TestWindows, Window, collate
+from rdfa.errors import RdfaError
+from rdfa.files import read_json
+from rdfa.models.detector import Detector, Predictions
+from rdfa.models.pyramid import pyramid_points
+from rdfa.ops.nms import nms
+from rdfa.schema import Detection, Run
+
+Candidates = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+"""Segments (n, 2), scores (n,), class indices (n,)."""
+
+Scores = Mapping[str, Mapping[str, float]]
+"""Video-level class scores of an external classifier: video, class name, score."""
+
+
+def detect(
+    run: Run,
+    model: Detector,
+    videos: Sequence[Video],
+    classes: Sequence[str],
+    store: FeatureStore,
+    scores: Scores | None,
+    device: torch.device,
+) -> Detections:
+    """Run a detector over whole videos.
+
+    Args:
+        videos: the test split.  classes: sorted names of all classes.
+        scores: external classification scores, needed if `detection.external_classes` is not 0.
+
+    Raises:
+        RdfaError: a video has no external score although the run needs them.
+    """
+    windows = TestWindows(run, videos, classes, store)
+    loader: DataLoader[Batch] = DataLoader(
+        windows,  # type: ignore[arg-type]
+        batch_size=1,
+        collate_fn=partial(collate, run=run),
+        num_workers=run.runtime.workers,
+    )
+    model.eval()
+    found: list[Candidates] = []
+    with torch.inference_mode():
+        for batch in tqdm(loader, desc="detect", unit="video", disable=None, dynamic_ncols=True):
+            predictions = model(batch.features.to(device), batch.mask.to(device))
+            found.append(_in_video(run, batch.windows[0], predictions, classes, scores))
+    return _columns([video.name for video in videos], found, classes)
+
+
+def read_scores(path: Path) -> Scores:
+    """Read external video-level scores, JSON `{video: {class: score}}`.
+
+    Raises:
+        RdfaError: absent or of another form.
+    """
+    scores = read_json(path)
+    shaped = isinstance(scores, dict) and all(
+        isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
+        for row in scores.values()
+    )
+    if not shaped:
+        raise RdfaError(f"{path}: external scores must be a JSON object of the form {{video: {{class: score}}}}")
+    return dict(scores)
+
+
+def decode(predictions: Predictions, points: Iterable[Tensor], params: Detection) -> Candidates:
+    """Candidates of one video in grid steps (released code `inference_single_video`).
+
+    Per level the `top_k` entries (point, class) with a class probability above `score_threshold`; their offsets
+    around the point give segments, of which those longer than `min_duration` stay.
+    """
+    segments, scores, labels = [], [], []
+    for logits, offsets, mask, level in zip(*predictions, points, strict=True):
+        probability = (torch.sigmoid(logits[0].float()) * mask[0][:, None]).flatten()
+        kept = torch.nonzero(probability > params.score_threshold).squeeze(1)
+        order = torch.sort(probability[kept], descending=True, stable=True).indices[: params.top_k]
+        kept = kept[order]
+        point = level.to(logits.device)[kept // logits.shape[2]]
+        distance = offsets[0].float()[kept // logits.shape[2]] * point[:, 3:]
+        segment = torch.stack([point[:, 0] - distance[:, 0], point[:, 0] + distance[:, 1]], dim=1)
+        long = segment[:, 1] - segment[:, 0] > params.min_duration
+        segments.append(segment[long])
+        scores.append(probability[kept][long])
+        labels.append((kept % logits.shape[2])[long])
+    return torch.cat(segments).cpu().numpy(), torch.cat(scores).cpu().numpy(), torch.cat(labels).cpu().numpy()
+
+
+def suppress(candidates: Candidates, params: Detection) -> Candidates:
+    """NMS and voting as the run asks, at most `max_segments` per video."""
+    segments, scores, labels = candidates
+    if params.nms == "none":
+        order = np.argsort(-scores, kind="stable")[: params.max_segments]
+        return segments[order], scores[order], labels[order]
+    return nms(
+        segments,
+        scores,
+        labels,
+        method=params.nms,
+        tiou_threshold=params.tiou,
+        sigma=params.sigma,
+        min_score=params.min_score,
+        max_segments=params.max_segments,
+        multiclass=params.multiclass,
+        voting_threshold=params.voting,
+        voting_weight=params.voting_weight,
+    )
+
+
+def _in_video(
+    run: Run, window: Window, predictions: Predictions, classes: Sequence[str], scores: Scores | None
+) -> Candidates:
+    points = pyramid_points(predictions.logits[0].shape[1], run.model.regression_ranges)
+    segments, confidence, labels = suppress(decode(predictions, points, run.detection), run.detection)
+    seconds = np.clip(window.grid.to_seconds(segments.astype(np.float64)), 0.0, window.duration)
+    if run.detection.external_classes:
+        if scores is None or window.video not in scores:
+            raise RdfaError(f"external classification scores lack the video {window.video!r}; see docs/data.md")
+        return _classify(seconds, confidence, scores[window.video], classes, run.detection.external_classes)
+    return seconds, confidence, labels
+
+
+def _classify(
+    seconds: NDArray[np.float64],
+    confidence: NDArray[np.float32],
+    scores: Mapping[str, float],
+    classes: Sequence[str],
+    top: int,
+) -> Candidates:
+    """Give each class-agnostic segment the video's `top` classes, score = sqrt(confidence * class score)."""
+    indices = {name: index for index, name in enumerate(classes)}
+    best = sorted(
+        ((value, name) for name, value in scores.items() if name in indices), key=lambda item: (-item[0], item[1])
+    )[:top]
+    fused = [np.sqrt(confidence * value) for value, _ in best]
+    labels = [np.full(len(confidence), indices[name], dtype=np.int64) for _, name in best]
+    return np.tile(seconds, (len(best), 1)), np.concatenate(fused), np.concatenate(labels)
+
+
+def _columns(names: list[str], found: list[Candidates], classes: Sequence[str]) -> Detections:
+    counts = [len(scores) for _, scores, _ in found]
+    return Detections(
+        videos=tuple(names),
+        video_index=np.repeat(np.arange(len(names)), counts),
+        segments=np.concatenate([segments for segments, _, _ in found]).astype(np.float64),
+        scores=np.concatenate([scores for _, scores, _ in found]).astype(np.float64),
+        label_index=np.concatenate([labels for _, _, labels in found]).astype(np.int64),
+        classes=tuple(classes),
+    )

@@ -1,0 +1,1 @@
+"""Detectors: from feature vectors to class scores and boundary offsets on a temporal feature pyramid."""

@@ -1,0 +1,58 @@
+"""The detector: backbone, neck and heads, built from parameters alone."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rdfa.models.backbone import Backbone
+from rdfa.models.heads import ClassHead, Neck, OffsetHead
+from rdfa.schema import Model, Run
+
+
+class Predictions(NamedTuple):
+    """What the heads say on each pyramid level l; tuples over levels, fine to coarse."""
+
+    logits: tuple[Tensor, ...]
+    """(B, T / 2^l, K) class logits."""
+    offsets: tuple[Tensor, ...]
+    """(B, T / 2^l, 2) distances to start and end, in units of the level's stride."""
+    masks: tuple[Tensor, ...]
+    """(B, T / 2^l) bool, true where the step is not padding."""
+
+
+class Detector(nn.Module):
+    """RDFA-S6: one-stage, anchor-free detector on a temporal feature pyramid (paper section 3)."""
+
+    def __init__(self, dimension: int, classes: int, params: Model) -> None:
+        super().__init__()
+        levels, masked = len(params.regression_ranges), params.padding == "masked"
+        self.backbone = Backbone(dimension, params)
+        self.neck = Neck(params.width, levels, masked)
+        self.class_head = ClassHead(params.width, classes, params.heads, masked)
+        self.offset_head = OffsetHead(params.width, levels, params.heads, masked)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Predictions:
+        """Predict on a batch.
+
+        Args:
+            features: (B, C, T), T a multiple of the coarsest level's stride.
+            mask: (B, T) bool, true where the step is not padding.
+        """
+        levels, masks = self.backbone(features, mask)
+        pyramid = self.neck(levels, masks)
+        return Predictions(
+            tuple(self.class_head(pyramid, masks)), tuple(self.offset_head(pyramid, masks)), tuple(masks)
+        )
+
+
+def build(run: Run) -> Detector:
+    """The detector of a run, initialised from the run's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        return Detector(run.features.dimension, run.head_classes, run.model)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trained numbers in a model."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,0 +1,1 @@
+"""Operations on tensors and segments that know nothing of data sets, models or files."""

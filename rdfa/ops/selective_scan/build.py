@@ -1,0 +1,133 @@
+"""Compile the CPU kernel into a plain C-ABI library beside this file.
+
+`python -m rdfa.ops.selective_scan.build` builds it now; `setup.py` calls `build` when rdfa is
+installed. The library's name carries a hash of everything that went into it, so that a stale one
+is never loaded. This file uses the standard library only: it also runs where torch is not
+installed yet.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+KERNEL = PACKAGE / "kernel"
+COMMAND = "python -m rdfa.ops.selective_scan.build"
+
+# No -ffast-math (wrong results) and no -march=native (the library may move to another machine).
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden")
+X86_VARIANTS = {
+    "base": (),
+    "avx2": ("-mavx2", "-mfma"),
+    "avx512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
+}
+OTHER_VARIANTS: dict[str, tuple[str, ...]] = {"base": ()}
+
+
+class BuildError(Exception):
+    """The kernel could not be compiled; the message says why and what to do."""
+
+
+def is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def library_name() -> str:
+    """File name of the library that belongs to the present sources, flags and processor family."""
+    digest = hashlib.sha256(f"{FLAGS} {X86_VARIANTS} {platform.system()} {platform.machine()}".encode())
+    for source in sorted(KERNEL.iterdir()):
+        if source.suffix in (".h", ".cpp"):
+            digest.update(f"{source.name}\0".encode() + source.read_bytes())
+    return f"_scan_{digest.hexdigest()[:12]}.so"
+
+
+def library_path() -> Path:
+    """Where the library is, or would be once it is built."""
+    return PACKAGE / library_name()
+
+
+def find_compiler() -> str | None:
+    """The C++ compiler: $CXX, or the first of c++, g++ and clang++ on the PATH."""
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        found = shutil.which(name) if name else None
+        if found:
+            return found
+    return None
+
+
+def build(target: Path | None = None) -> Path:
+    """Compile the kernel and put the library at `target` (by default `library_path()`), whole or not at all.
+
+    Raises:
+        BuildError: no compiler, the compiler's own error, or a folder that cannot be written.
+    """
+    target = library_path() if target is None else Path(target)
+    compiler = find_compiler()
+    if compiler is None:
+        raise BuildError(f"no C++ compiler on the PATH (g++ or clang++, or set CXX); install one and run: {COMMAND}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-scan-") as folder:
+            library = _compile(compiler, Path(folder))
+            library.replace(target)
+    except OSError as error:
+        raise BuildError(f"{target}: cannot be written ({error.strerror or error})") from error
+    return target
+
+
+def _compile(compiler: str, folder: Path) -> Path:
+    variants = X86_VARIANTS if is_x86() else OTHER_VARIANTS
+    flags = [*FLAGS, *_openmp(compiler, folder)]
+    objects = []
+    for name, extra in variants.items():
+        objects.append(str(folder / f"{name}.o"))
+        _run(compiler, *flags, *extra, f"-DSCAN_VARIANT={name}", "-c", str(KERNEL / "variant.cpp"), "-o", objects[-1])
+    objects.append(str(folder / "dispatch.o"))
+    family = ["-DSCAN_X86"] if is_x86() else []
+    _run(compiler, *flags, *family, "-c", str(KERNEL / "dispatch.cpp"), "-o", objects[-1])
+    _run(compiler, *flags, "-shared", *objects, "-o", str(folder / "library.so"))
+    return folder / "library.so"
+
+
+def _openmp(compiler: str, folder: Path) -> list[str]:
+    """The OpenMP flag where the compiler and its runtime have it (Apple's clang does not): else one thread."""
+    source = folder / "probe.cpp"
+    source.write_text("#include <omp.h>\nint probe() { return omp_get_max_threads(); }\n")
+    command = [compiler, "-fopenmp", "-shared", "-fPIC", str(source), "-o", str(folder / "probe.so")]
+    return ["-fopenmp"] if subprocess.run(command, capture_output=True, check=False).returncode == 0 else []
+
+
+def _run(*command: str) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise BuildError(f"{' '.join(command)}\nfailed with:\n{result.stderr.strip()}")
+
+
+def remove_stale() -> list[Path]:
+    """Delete libraries of other sources beside this file; returns what was deleted."""
+    stale = [path for path in PACKAGE.glob("_scan_*.so") if path.name != library_name()]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return stale
+
+
+def main() -> int:
+    print(f"compiler: {find_compiler() or 'none found'}")
+    try:
+        path = build()
+    except BuildError as error:
+        print(f"not built: {error}", file=sys.stderr)
+        return 1
+    for old in remove_stale():
+        print(f"removed: {old}")
+    print(f"built: {path} ({path.stat().st_size // 1024} KiB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""The compiled kernel: loading the library and handing it tensors.
+
+The library takes one plain struct (kernel/problem.h); nothing here depends on torch's version.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rdfa.ops.selective_scan.layout import Gradients, boundary_states, like
+
+WORK_PER_THREAD = 2**18
+"""State updates below which another thread costs more than it saves (about 0.1 ms)."""
+
+
+class _ScanTensor(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("data", "stride_batch", "stride_row", "stride_time")]
+
+
+class _ScanProblem(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("batch", "channels", "steps", "states")],
+        *[(name, ctypes.c_int32) for name in ("softplus", "reverse", "threads", "instruction_set")],
+        *[(name, ctypes.c_void_p) for name in ("A", "D", "delta_bias", "lengths")],
+        *[(name, _ScanTensor) for name in ("u", "delta", "B", "C", "z")],
+        ("boundary_states", ctypes.c_void_p),
+        *[(name, _ScanTensor) for name in ("out", "grad_out", "grad_u", "grad_delta", "grad_B", "grad_C", "grad_z")],
+        *[(name, ctypes.c_void_p) for name in ("grad_A", "grad_D", "grad_delta_bias")],
+    ]
+
+
+_instruction_set = 0  # counts from 1; 0: the fastest that this processor has
+
+
+@cache
+def load() -> ctypes.CDLL | str:
+    """The library, or the reason why there is none (one line)."""
+    from rdfa.ops.selective_scan.build import library_path
+
+    path: Path = library_path()
+    if not path.exists():
+        return "the compiled kernel is not built"
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"the compiled kernel cannot be loaded ({error})"
+    library.rdfa_scan_problem_size.restype = ctypes.c_int64
+    library.rdfa_scan_instruction_set_name.restype = ctypes.c_char_p
+    for function in (library.rdfa_scan_forward, library.rdfa_scan_backward):
+        function.argtypes = [ctypes.POINTER(_ScanProblem)]
+    if library.rdfa_scan_problem_size() != ctypes.sizeof(_ScanProblem):
+        return f"{path.name} is not the library of this version"
+    return library
+
+
+def library() -> ctypes.CDLL:
+    """The library.
+
+    Raises:
+        RuntimeError: it is not built, or cannot be loaded.
+    """
+    loaded = load()
+    if isinstance(loaded, str):
+        raise RuntimeError(loaded)
+    return loaded
+
+
+def instruction_sets() -> list[str]:
+    """Names of the instruction sets that this processor runs, slowest first."""
+    count = library().rdfa_scan_instruction_sets()
+    return [library().rdfa_scan_instruction_set_name(index).decode() for index in range(count)]
+
+
+@contextmanager
+def use_instruction_set(name: str) -> Iterator[None]:
+    """Run the kernel with a named instruction set instead of the fastest (for tests and measurements)."""
+    global _instruction_set
+    before, _instruction_set = _instruction_set, instruction_sets().index(name) + 1
+    try:
+        yield
+    finally:
+        _instruction_set = before
+
+
+def forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    lengths: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+    keep_states: bool,
+) -> tuple[Tensor, Tensor]:
+    """Output (B, D, T) in u's dtype and memory order, and the boundary states (empty unless kept)."""
+    states = boundary_states(u, A.shape[1], keep_states)
+    out = like(u, torch.float32)
+    problem, alive = _problem(u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse)
+    problem.out = _tensor(out)
+    problem.boundary_states = states.data_ptr() if keep_states else None
+    _call(library().rdfa_scan_forward, problem)
+    del alive
+    return out.to(u.dtype), states
+
+
+def backward(
+    grad_out: Tensor,
+    states: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    lengths: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+) -> Gradients:
+    """Gradients of u, delta, A, B, C, D, z, delta_bias in float32 (z's is empty without a z)."""
+    channels = u.shape[1]
+    per_channel = torch.empty((2, channels), dtype=torch.float32)
+    grad_u, grad_delta, grad_B, grad_C = (like(x, torch.float32) for x in (u, delta, B, C))
+    grad_z = torch.empty(0) if z is None else like(z, torch.float32)
+    grad_A = torch.empty(A.shape, dtype=torch.float32)
+    grad_out = grad_out.float()
+    problem, alive = _problem(u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse)
+    problem.boundary_states = states.data_ptr()
+    problem.grad_out = _tensor(grad_out)
+    problem.grad_u, problem.grad_delta = _tensor(grad_u), _tensor(grad_delta)
+    problem.grad_B, problem.grad_C = _tensor(grad_B), _tensor(grad_C)
+    if z is not None:
+        problem.grad_z = _tensor(grad_z)
+    problem.grad_A = grad_A.data_ptr()
+    problem.grad_D, problem.grad_delta_bias = per_channel[0].data_ptr(), per_channel[1].data_ptr()
+    _call(library().rdfa_scan_backward, problem)
+    del alive
+    return grad_u, grad_delta, grad_A, grad_B, grad_C, per_channel[0], grad_z, per_channel[1]
+
+
+def _problem(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    lengths: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+) -> tuple[_ScanProblem, list[Tensor]]:
+    """The struct, and the tensors that must live for as long as it is used (float32 copies where needed)."""
+    batch, channels, steps = u.shape
+    problem = _ScanProblem(batch=batch, channels=channels, steps=steps, states=A.shape[1])
+    problem.softplus, problem.reverse = int(delta_softplus), int(reverse)
+    work = batch * channels * steps * A.shape[1]
+    problem.threads = min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD)
+    problem.instruction_set = _instruction_set
+    alive = []
+    for name, vector in (("A", A), ("D", D), ("delta_bias", delta_bias)):
+        if vector is not None:
+            alive.append(vector.float().contiguous())
+            setattr(problem, name, alive[-1].data_ptr())
+    if lengths is not None:
+        alive.append(lengths.to(torch.int64).contiguous())
+        problem.lengths = alive[-1].data_ptr()
+    for name, tensor in (("u", u), ("delta", delta), ("B", B), ("C", C), ("z", z)):
+        if tensor is not None:
+            alive.append(tensor.float())
+            setattr(problem, name, _tensor(alive[-1]))
+    return problem, alive
+
+
+def _tensor(x: Tensor) -> _ScanTensor:
+    return _ScanTensor(x.data_ptr(), *x.stride())
+
+
+def _call(function: Callable[..., int], problem: _ScanProblem) -> None:
+    if function(ctypes.byref(problem)) != 0:
+        raise MemoryError("selective_scan: no memory for the kernel's scratch space")

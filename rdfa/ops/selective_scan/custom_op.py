@@ -1,0 +1,121 @@
+"""The scan as PyTorch custom operators: rdfa::selective_scan and its backward.
+
+Registered with shapes for tracing and with autograd, so that torch.compile, torch.export,
+autocast and activation checkpointing accept them. Which code runs (the compiled kernel or the
+chunked PyTorch form) is decided when the operator runs; both save the same boundary states.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rdfa.ops.selective_scan import backends
+from rdfa.ops.selective_scan.layout import boundary_states, check_lengths, like
+
+
+@torch.library.custom_op("rdfa::selective_scan", mutates_args=())
+def selective_scan_forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    lengths: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+    keep_states: bool,
+) -> tuple[Tensor, Tensor]:
+    """Output (B, D, T), and the boundary states that the backward needs (empty unless `keep_states`)."""
+    if lengths is not None:
+        check_lengths(lengths, u.shape[-1])
+    kernel = backends.kernel(u.device.type, u.dtype)
+    return kernel.forward(u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse, keep_states)
+
+
+@selective_scan_forward.register_fake
+def _(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    lengths: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+    keep_states: bool,
+) -> tuple[Tensor, Tensor]:
+    return like(u), boundary_states(u, A.shape[1], keep_states)
+
+
+@torch.library.custom_op("rdfa::selective_scan_backward", mutates_args=())
+def selective_scan_backward(
+    grad_out: Tensor,
+    states: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    lengths: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of u, delta, A, B, C, D, z, delta_bias, each in its input's dtype; empty for absent inputs."""
+    kernel = backends.kernel(u.device.type, u.dtype)
+    gradients = kernel.backward(grad_out, states, u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse)
+    inputs = (u, delta, A, B, C, D, z, delta_bias)
+    du, ddelta, dA, dB, dC, dD, dz, dbias = (
+        u.new_empty(0) if x is None else gradient.to(x.dtype) for x, gradient in zip(inputs, gradients, strict=True)
+    )
+    return du, ddelta, dA, dB, dC, dD.clone(), dz, dbias.clone()
+
+
+@selective_scan_backward.register_fake
+def _(
+    grad_out: Tensor,
+    states: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    lengths: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def vector(x: Tensor | None) -> Tensor:
+        return u.new_empty(0) if x is None else x.new_empty(x.shape)
+
+    grad_z = u.new_empty(0) if z is None else like(z)
+    return like(u), like(delta), A.new_empty(A.shape), like(B), like(C), vector(D), grad_z, vector(delta_bias)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    tensors, (ctx.delta_softplus, ctx.reverse, _) = inputs[:9], inputs[9:]
+    ctx.save_for_backward(output[1], *tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_out: Tensor | None, grad_states: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad_out is None:
+        return (None,) * 12
+    states, *tensors = ctx.saved_tensors
+    gradients = selective_scan_backward(grad_out, states, *tensors, ctx.delta_softplus, ctx.reverse)
+    given = (None if x is None else gradient for x, gradient in zip(tensors[:8], gradients, strict=True))
+    return (*given, None, None, None, None)
+
+
+selective_scan_forward.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,35 @@
+// What Python hands to the kernel: one plain struct, mirrored field by field in cpu.py.
+#pragma once
+#include <cstdint>
+
+// A (batch, channel, time) or (batch, state, time) float32 tensor with any strides, in elements.
+struct ScanTensor {
+    float* data;
+    int64_t stride_batch, stride_row, stride_time;
+};
+
+struct ScanProblem {
+    int64_t batch, channels, steps, states;
+    int32_t softplus, reverse, threads, instruction_set;
+
+    const float* A;          // (channels, states), contiguous
+    const float* D;          // (channels,) or null
+    const float* delta_bias; // (channels,) or null
+    const int64_t* lengths;  // (batch,) or null: all steps are valid
+    ScanTensor u, delta, B, C;
+    ScanTensor z;            // data is null without a gate
+
+    // State before each chunk, (batch, chunks, states, channels); written by the forward pass
+    // unless null, read by the backward pass. Chunk c is steps 32 c to 32 c + 31 in the order of the scan.
+    float* boundary_states;
+    ScanTensor out;
+
+    ScanTensor grad_out, grad_u, grad_delta, grad_B, grad_C, grad_z;
+    float *grad_A, *grad_D, *grad_delta_bias; // contiguous; grad_D and grad_delta_bias always given
+};
+
+constexpr int kChunk = 32;      // steps between two saved states
+constexpr int kStates = 8;      // states that a loop keeps in registers; others are zero padding
+constexpr int kGroup = 128;     // channels whose grad_B and grad_C terms are one partial sum: fixed,
+                                // so that no result depends on how the work is spread over threads
+constexpr int kOutOfMemory = 1; // the only error that a call can return

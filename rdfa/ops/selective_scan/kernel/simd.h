@@ -1,0 +1,154 @@
+// One native vector of floats, and the few elementary functions that a scan needs.
+//
+// GCC and Clang vector extensions: the same source is SSE2, AVX2, AVX-512 or NEON by its width.
+// Compile without -ffast-math: it folds the round-to-nearest trick below and gives wrong results.
+// Everything lives in an unnamed namespace (and nothing comes from the standard library's
+// templates), so that the linker cannot mix functions of two instruction sets.
+#pragma once
+#include <cstdint>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#elif defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
+#define SCAN_INLINE inline __attribute__((always_inline))
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#define SCAN_ZIP_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define SCAN_ZIP_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif defined(__AVX2__)
+constexpr int W = 8;
+#define SCAN_ZIP_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define SCAN_ZIP_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#else
+constexpr int W = 4;
+#define SCAN_ZIP_LOW 0, 4, 1, 5
+#define SCAN_ZIP_HIGH 2, 6, 3, 7
+#endif
+
+typedef float Vec __attribute__((vector_size(4 * W), aligned(4 * W)));
+typedef float VecUnaligned __attribute__((vector_size(4 * W), aligned(4), may_alias));
+typedef int32_t VecInt __attribute__((vector_size(4 * W), aligned(4 * W)));
+
+SCAN_INLINE Vec splat(float x) { return Vec{} + x; }
+SCAN_INLINE Vec load(const float* p) { return *(const VecUnaligned*)p; }
+SCAN_INLINE void store(float* p, Vec v) { *(VecUnaligned*)p = v; }
+// Both let a NaN in x through.
+SCAN_INLINE Vec at_least(Vec x, float low) { return x < splat(low) ? splat(low) : x; }
+SCAN_INLINE Vec at_most(Vec x, float high) { return x > splat(high) ? splat(high) : x; }
+
+#ifdef __clang__
+SCAN_INLINE Vec zip_low(Vec a, Vec b) { return __builtin_shufflevector(a, b, SCAN_ZIP_LOW); }
+SCAN_INLINE Vec zip_high(Vec a, Vec b) { return __builtin_shufflevector(a, b, SCAN_ZIP_HIGH); }
+#else
+SCAN_INLINE Vec zip_low(Vec a, Vec b) { return __builtin_shuffle(a, b, VecInt{SCAN_ZIP_LOW}); }
+SCAN_INLINE Vec zip_high(Vec a, Vec b) { return __builtin_shuffle(a, b, VecInt{SCAN_ZIP_HIGH}); }
+#endif
+
+// Transpose W vectors: log2(W) rounds of a perfect shuffle.
+SCAN_INLINE void transpose(Vec (&rows)[W]) {
+    for (int round = 1; round < W; round *= 2) {
+        Vec shuffled[W];
+        for (int i = 0; i < W / 2; i++) {
+            shuffled[2 * i] = zip_low(rows[i], rows[i + W / 2]);
+            shuffled[2 * i + 1] = zip_high(rows[i], rows[i + W / 2]);
+        }
+        for (int i = 0; i < W; i++) rows[i] = shuffled[i];
+    }
+}
+
+// 2^f for |f| <= 1/2. Exactly 1 at 0, and 2^f - 1 is accurate relative to itself: decays are
+// close to 1 and compound over the sequence.
+SCAN_INLINE Vec exp2_fraction(Vec f) {
+    Vec p = splat(0.00015403512765445673f);
+    p = p * f + 0.001339073553787963f;
+    p = p * f + 0.009618237493976004f;
+    p = p * f + 0.05550357433523617f;
+    p = p * f + 0.24022649794963366f;
+    p = p * f + 0.6931471879267149f;
+    return p * f + 1.0f;
+}
+
+// Adding kRound rounds to an integer n and leaves n + 127, the exponent field of 2^n, in the low bits.
+constexpr float kRound = 12582912.0f + 127.0f;
+SCAN_INLINE Vec power_of_two(Vec rounded) { return (Vec)(((VecInt)rounded) << 23); }
+
+// 2^x; 0 below -127, infinite above 128, NaN where x is.
+SCAN_INLINE Vec exp2(Vec x) {
+#ifdef __AVX512F__
+    const Vec n = (Vec)_mm512_roundscale_ps((__m512)x, 8);
+    return (Vec)_mm512_scalef_ps((__m512)exp2_fraction(x - n), (__m512)n);
+#else
+    x = at_most(at_least(x, -127.0f), 128.0f);
+    const Vec rounded = x + kRound;
+    return exp2_fraction(x - (rounded - kRound)) * power_of_two(rounded);
+#endif
+}
+
+constexpr float kLog2e = 1.4426950408889634f;
+constexpr float kLn2 = 0.6931471805599453f;
+
+// e^x for x <= 0, with a two-step argument reduction.
+SCAN_INLINE Vec exp_negative(Vec x) {
+    x = at_least(x, -87.0f);
+    const Vec rounded = x * kLog2e + kRound, n = rounded - kRound;
+    const Vec r = (x - n * 0.693145751953125f) - n * 1.42860677e-6f;
+    return exp2_fraction(r * kLog2e) * power_of_two(rounded);
+}
+
+// log(1 + y) for y in [0, 1].
+SCAN_INLINE Vec log1p(Vec y) {
+    const Vec s = y / (y + 2.0f), q = s * s;
+    Vec p = splat(0.12206537258259223f);
+    p = p * q + 0.10696628785250073f;
+    p = p * q + 0.14310360174988318f;
+    p = p * q + 0.1999934551837836f;
+    p = p * q + 0.33333339651903615f;
+    return 2.0f * s + 2.0f * s * q * p;
+}
+
+SCAN_INLINE Vec minus_magnitude(Vec x) { return x > 0.0f ? -x : x; }
+
+SCAN_INLINE Vec sigmoid(Vec x) {
+    const Vec e = exp_negative(minus_magnitude(x)), r = 1.0f / (1.0f + e);
+    return x > 0.0f ? r : e * r;
+}
+
+// log(1 + e^x) and its derivative, the sigmoid.
+SCAN_INLINE void softplus(Vec x, Vec& value, Vec& slope) {
+    const Vec e = exp_negative(minus_magnitude(x)), r = 1.0f / (1.0f + e);
+    value = at_least(x, 0.0f) + log1p(e);
+    slope = x > 0.0f ? r : e * r;
+}
+
+// Denormal numbers cost a hundred cycles each on many processors, and a state that decays over
+// padding becomes one. Flush them to zero for as long as this lives; then restore the caller's mode.
+class FlushDenormals {
+#if defined(__SSE2__)
+    const unsigned saved = _mm_getcsr();
+
+public:
+    FlushDenormals() { _mm_setcsr(saved | 0x8040); }
+    ~FlushDenormals() { _mm_setcsr(saved); }
+#elif defined(__aarch64__)
+    uint64_t saved;
+
+public:
+    FlushDenormals() {
+        __asm__ volatile("mrs %0, fpcr" : "=r"(saved));
+        __asm__ volatile("msr fpcr, %0" ::"r"(saved | (uint64_t(1) << 24)));
+    }
+    ~FlushDenormals() { __asm__ volatile("msr fpcr, %0" ::"r"(saved)); }
+#else
+public:
+    FlushDenormals() {}
+    ~FlushDenormals() {}
+#endif
+};
+
+} // namespace

@@ -1,0 +1,256 @@
+"""Composes `params/` into one validated `Run`, and remembers which file each value came from.
+
+Order, later wins: defaults < model < its variant < data set < scale < table row < command line.
+Any file may refine itself for a variant or a scale under `variants:` or `scales:`; a data set's
+refinement for a scale is applied after the scale's own file, being the more special one.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from rdfa.errors import RdfaError
+from rdfa.schema import Run
+
+PARAMS = Path("params")
+"""Folder of the parameter files, relative to the working directory: the root of a checkout."""
+
+_KINDS = ("datasets", "models", "scales", "tables")
+_REFINEMENTS = ("variants", "scales")
+_IDENTITY = ("dataset", "model_name", "variant", "scale", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed:
+    """A validated run and, for each dotted key, the file (or "command line") that set it."""
+
+    run: Run
+    origins: Mapping[str, str]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a parameter file by OmegaConf's rules (`1e-4` is a number), without interpolation.
+
+    Raises:
+        RdfaError: no such file, not YAML, not a mapping, or an interpolation `${...}`, which could
+            reach the environment and would hide where a value comes from.
+    """
+    try:
+        loaded = OmegaConf.load(path)
+        value = OmegaConf.to_container(loaded, resolve=False)
+    except FileNotFoundError as error:
+        raise RdfaError(f"{path}: no such file{_choices(path)}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise RdfaError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(value, dict):
+        raise RdfaError(f"{path}: must be a mapping of parameters, not a {type(value).__name__}")
+    for key, leaf in leaves(value):
+        if isinstance(leaf, str) and "${" in leaf:
+            raise RdfaError(f"{path}: {key}: interpolations are not allowed in parameter files ({leaf!r})")
+    return value
+
+
+def compose(
+    *,
+    dataset: str,
+    model: str,
+    variant: str,
+    scale: str,
+    seed: int = 0,
+    row: Mapping[str, Any] | None = None,
+    row_origin: str = "table row",
+    overrides: tuple[str, ...] = (),
+    folder: Path = PARAMS,
+) -> Composed:
+    """Compose and validate the parameters of one run.
+
+    Args:
+        row: parameters that a table's row sets (nested mapping), with `row_origin` naming the file.
+        overrides: `section.key=value` as on the command line, the value read as YAML.
+
+    Raises:
+        RdfaError: an unknown file, an unknown key, a wrong type, an impossible value or combination;
+            the message names file and key.
+    """
+    for kind, name in (("datasets", dataset), ("models", model), ("scales", scale)):
+        _check_name(kind, name, folder)
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+
+    def apply(values: Mapping[str, Any], origin: str) -> None:
+        _merge(merged, values, origins, origin)
+
+    model_path = folder / "models" / f"{model}.yaml"
+    dataset_path = folder / "datasets" / f"{dataset}.yaml"
+    scale_path = folder / "scales" / f"{scale}.yaml"
+    apply(read_yaml(folder / "defaults.yaml"), str(folder / "defaults.yaml"))
+    model_values = read_yaml(model_path)
+    if variant not in model_values.get("variants", {}):
+        known = ", ".join(model_values.get("variants", {})) or "none"
+        raise RdfaError(f"{model_path}: no variant {variant!r}; it has: {known}")
+    dataset_values, scale_values = read_yaml(dataset_path), read_yaml(scale_path)
+    for values, path in ((model_values, model_path), (dataset_values, dataset_path), (scale_values, scale_path)):
+        apply(_plain(values), str(path))
+        apply(_refinement(values, "variants", variant, path), str(path))
+    special = _refinement(dataset_values, "scales", scale, dataset_path)
+    apply(_plain(special), str(dataset_path))
+    apply(_refinement(special, "variants", variant, dataset_path), str(dataset_path))
+    apply(row or {}, row_origin)
+    for override in overrides:
+        changed = _parse_override(override)
+        if not changed.keys().isdisjoint(_IDENTITY):
+            raise RdfaError(f"command line: {override!r}: {', '.join(_IDENTITY)} are set by the run's name")
+        apply(changed, "command line")
+    identity = {"dataset": dataset, "model_name": model, "variant": variant, "scale": scale, "seed": seed}
+    apply(identity, "the run's name")
+    return Composed(run=_validated(merged, origins), origins=origins)
+
+
+def resolved_yaml(composed: Composed) -> str:
+    """The whole run as YAML, each value followed by the file that it came from."""
+    return "".join(f"{line}\n" for line in _yaml_lines(as_plain(composed.run), composed.origins))
+
+
+def as_plain(section: BaseModel) -> dict[str, Any]:
+    """A section as nested dictionaries and lists, ready for JSON or YAML."""
+    plain: dict[str, Any] = section.model_dump(mode="json")
+    return plain
+
+
+def flatten(section: BaseModel) -> dict[str, Any]:
+    """A section as dotted keys and leaf values, lists kept whole."""
+    return dict(leaves(as_plain(section)))
+
+
+def read_run(path: Path) -> Run:
+    """Read a run's resolved parameters as `rdfa train` wrote them.
+
+    Raises:
+        RdfaError: the file does not hold the parameters of a run of this version.
+    """
+    return _validated(read_yaml(path), {}, default=str(path))
+
+
+def json_schema() -> str:
+    """The JSON schema of a resolved run, for editors; `workflow/schemas/run.schema.json` holds it."""
+    return json.dumps(Run.model_json_schema(), indent=1) + "\n"
+
+
+def _validated(values: Mapping[str, Any], origins: Mapping[str, str], default: str = "params") -> Run:
+    try:
+        return Run.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise RdfaError("\n".join(_explain(detail, origins, default) for detail in error.errors()[:5])) from error
+
+
+def _explain(detail: Any, origins: Mapping[str, str], default: str) -> str:
+    """One line for one of pydantic's findings: file, key, what is wrong, what it was."""
+    path = [part for part in detail["loc"] if isinstance(part, str)]
+    key = ".".join(path)
+    found = [origin for known, origin in origins.items() if known == key or known.startswith(key + ".")]
+    origin = found[-1] if found else default
+    if detail["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(path[-1], _fields(path[:-1]), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"{origin}: unknown parameter {key!r}{hint}"
+    if detail["type"] == "missing":
+        return f"{origin}: parameter {key!r} is set by no file"
+    message = detail["msg"].removeprefix("Value error, ")
+    if not key:  # a combination: the files are those of the parameters that the message names
+        named = dict.fromkeys(origin for known, origin in origins.items() if known in message)
+        return f"{' and '.join(named) or default}: {message}"
+    shown = "" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})"
+    return f"{origin}: {key}: {message}{shown}"
+
+
+def _fields(path: list[str]) -> list[str]:
+    """Names of the parameters of the section at `path`, for suggestions."""
+    section: Any = Run
+    for part in path:
+        field = section.model_fields.get(part)
+        options = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
+        section = next(
+            (option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None
+        )
+        if section is None:
+            return []
+    return list(section.model_fields)
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any], origins: dict[str, str], origin: str, at: str = "") -> None:
+    for key, value in values.items():
+        dotted = f"{at}{key}"
+        if isinstance(value, Mapping) and value:
+            if not isinstance(into.get(key), dict):
+                into[key] = {}
+            _merge(into[key], value, origins, origin, f"{dotted}.")
+        else:
+            into[key] = value
+            origins.pop(dotted, None)
+            origins[dotted] = origin
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in _REFINEMENTS}
+
+
+def _refinement(values: Mapping[str, Any], kind: str, name: str, path: Path) -> dict[str, Any]:
+    refinements = values.get(kind) or {}
+    if not isinstance(refinements, dict) or not isinstance(refinements.get(name) or {}, dict):
+        raise RdfaError(f"{path}: {kind}: must map names to parameters")
+    return refinements.get(name) or {}
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RdfaError(f"command line: {text!r} is not of the form section.key=value")
+    if "${" in value:
+        raise RdfaError(f"command line: {key}: interpolations are not allowed ({value!r})")
+    try:
+        parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}"))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise RdfaError(f"command line: {key}: not a YAML value ({value!r})") from error
+    nested: Any = parsed["value"]  # type: ignore[index, call-overload]
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _check_name(kind: str, name: str, folder: Path) -> None:
+    path = folder / kind / f"{name}.yaml"
+    if Path(name).name != name or not path.is_file():
+        raise RdfaError(f"{folder / kind}: no {kind.removesuffix('s')} {name!r}{_choices(path)}")
+
+
+def _choices(path: Path) -> str:
+    names = sorted(file.stem for file in path.parent.glob("*.yaml")) if path.parent.name in _KINDS else []
+    return f"; there is: {', '.join(names)}" if names else ""
+
+
+def leaves(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested mapping; lists and empty mappings are values."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}", value
+
+
+def _yaml_lines(values: Mapping[str, Any], origins: Mapping[str, str], at: str = "", indent: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{key}:"
+            yield from _yaml_lines(value, origins, f"{at}{key}.", indent + "  ")
+        else:
+            leaf = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+            line = f"{indent}{key}: {leaf.strip().removesuffix('...').strip()}"
+            yield f"{line:<56}  # {origins.get(f'{at}{key}', 'derived')}"

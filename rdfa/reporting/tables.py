@@ -1,0 +1,238 @@
+"""Tables: which runs they are made of, and how their metrics become CSV and Markdown.
+
+A table's file in `params/tables/` names rows (data set, model, variant, and parameters that the row changes), seeds
+and a scale. Every number comes from a `metrics-*.json` of a run; published ones from `params/published.yaml`.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from rdfa.errors import RdfaError
+from rdfa.files import read_json
+from rdfa.identity import paths, run_name
+from rdfa.params import PARAMS, Composed, compose, leaves, read_yaml
+from rdfa.schema import Name, NotNegative, Run, Section
+
+SAMPLE_NOTE = (
+    "Scale `sample`: planted features, small models, few epochs. These numbers show that the pipeline works. They are "
+    "not comparable with any published number; those are in `params/published.yaml`."
+)
+
+
+class Row(Section):
+    """One row: a run per seed."""
+
+    dataset: Name
+    model: Name
+    variant: Name
+    label: str | None = None
+    """Shown instead of the variant, for rows that change parameters."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters that this row changes, nested as in any other file."""
+
+
+class Table(Section):
+    """A table's file."""
+
+    title: str
+    scale: Name
+    """Default scale; `snakemake --config scale=...` overrides it."""
+    seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)]
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A row with its runs, one per seed."""
+
+    row: Row
+    runs: tuple[Composed, ...]
+
+
+def table_names(folder: Path = PARAMS) -> list[str]:
+    """The tables that there are."""
+    return sorted(path.stem for path in (folder / "tables").glob("*.yaml"))
+
+
+def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tuple[Table, list[Entry]]:
+    """Read a table's file and compose its runs.
+
+    Args:
+        scale: instead of the table's own.
+
+    Raises:
+        RdfaError: the file or one of its runs is not valid; names file and key.
+    """
+    path = folder / "tables" / f"{name}.yaml"
+    values = read_yaml(path)
+    try:
+        table = Table.model_validate(_tuples(values))
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = ".".join(str(part) for part in detail["loc"])
+        raise RdfaError(f"{path}: {where}: {detail['msg']}") from error
+    entries = []
+    for number, row in enumerate(table.rows, 1):
+        runs = tuple(
+            compose(
+                dataset=row.dataset,
+                model=row.model,
+                variant=row.variant,
+                scale=scale or table.scale,
+                seed=seed,
+                row=row.params,
+                row_origin=f"{path} row {number}",
+                folder=folder,
+            )
+            for seed in table.seeds
+        )
+        entries.append(Entry(row=row, runs=runs))
+    return table, entries
+
+
+def table_key(entries: Sequence[Entry]) -> str:
+    """Hash of the metrics files that a table is made of: it is stale when this differs."""
+    listed = [str(paths(composed.run).metrics) for entry in entries for composed in entry.runs]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:8]
+
+
+def stored_key(table: Path) -> str | None:
+    """The `table_key` that a written table was made of, or None if there is no such table."""
+    try:
+        return str(read_json(table.with_suffix(".json"))["made_of"])
+    except (RdfaError, KeyError, TypeError):
+        return None
+
+
+def set_options(row: Row) -> list[str]:
+    """What a row changes, as `--set` options of a command."""
+    return [f"--set={key}={json.dumps(value)}" for key, value in leaves(row.params)]
+
+
+def rows_of(entries: Sequence[Entry], root: Path, published: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One dictionary per row of a table, the CSV's columns as keys; mAP in per cent.
+
+    Raises:
+        RdfaError: a run's metrics are missing; says which command makes them.
+    """
+    tious = sorted({tiou for entry in entries for tiou in entry.runs[0].run.evaluation.tious})
+    return [_row(entry, root, tious, published) for entry in entries]
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, numbers with two decimals."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def to_markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as Markdown: one block per list of tIoUs, so that no column is empty throughout."""
+    blocks: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        blocks.setdefault(tuple(name for name, value in row.items() if value not in ("", None)), []).append(row)
+    lines = [f"# {title}", ""]
+    if any(row["scale"] == "sample" for row in rows):
+        lines += [SAMPLE_NOTE, ""]
+    for columns, members in blocks.items():
+        lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        lines += ["| " + " | ".join(_cell(row[name]) for name in columns) + " |" for row in members]
+        lines.append("")
+    lines.append("mAP in per cent at each tIoU; `average` is their mean.")
+    return "\n".join(lines) + "\n"
+
+
+def averages(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """Average mAP per data set and variant, for `dvc metrics show`, and what the table is made of."""
+    found: dict[str, Any] = {"made_of": key}
+    for row in rows:
+        found.setdefault(row["data set"], {})[row["variant"]] = round(row["average"], 4)
+    return found
+
+
+def curves_csv(entries: Sequence[Entry], root: Path) -> str:
+    """Training loss per epoch, a column per run, for `dvc plots show`."""
+    columns: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        for composed in entry.runs:
+            run = composed.run
+            with (paths(run, root).folder / "history.csv").open(newline="") as file:
+                name = f"{run.dataset} {entry.row.label or run.variant} s{run.seed}"
+                columns[name] = {row["epoch"]: row["loss"] for row in csv.DictReader(file)}
+    epochs = sorted({epoch for column in columns.values() for epoch in column}, key=float)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", *columns])
+    writer.writerows([epoch, *(column.get(epoch, "") for column in columns.values())] for epoch in epochs)
+    return text.getvalue()
+
+
+def _row(entry: Entry, root: Path, tious: Sequence[float], published: Mapping[str, Any]) -> dict[str, Any]:
+    run = entry.runs[0].run
+    results = [_metrics(composed.run, root) for composed in entry.runs]
+    records = [read_json(paths(composed.run, root).folder / "run.json") for composed in entry.runs]
+    averages_found = [100 * result["average_mAP"] for result in results]
+    average = statistics.fmean(averages_found)
+    paper = _published(run, published)
+    row: dict[str, Any] = {
+        "data set": run.dataset,
+        "scale": run.scale,
+        "features": run.features.encoder,
+        "model": run.model_name,
+        "variant": entry.row.label or run.variant,
+        "seeds": " ".join(str(composed.run.seed) for composed in entry.runs),
+    }
+    for tiou in tious:
+        found = [100 * result["mAP"][result["tiou"].index(tiou)] for result in results if tiou in result["tiou"]]
+        row[f"mAP@{tiou:g}"] = statistics.fmean(found) if found else None
+    row |= {
+        "average": average,
+        "std": statistics.stdev(averages_found) if len(averages_found) > 1 else None,
+        "published": paper,
+        "difference": average - paper if paper is not None else None,
+        "parameters": records[0]["parameters"],
+        "selection": " ".join(dict.fromkeys(f"{record['selection']} (epoch {record['epoch']})" for record in records)),
+        "runs": " ".join(paths(composed.run).folder.name for composed in entry.runs),
+    }
+    return row
+
+
+def _metrics(run: Run, root: Path) -> dict[str, Any]:
+    path = paths(run, root).metrics
+    if not path.exists():
+        raise RdfaError(f"{path}: not there; run: rdfa evaluate {run_name(run)}")
+    return dict(read_json(path))
+
+
+def _published(run: Run, published: Mapping[str, Any]) -> float | None:
+    """The paper's average for a run at full scale on the data set's real features, else nothing."""
+    if run.source.kind == "sample":
+        return None
+    result = published.get(run.model_name, {}).get("results", {}).get(run.dataset)
+    return None if result is None else result.get("average")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, which strict validation asks for; mappings under `params` stay as they are."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: item if key == "params" else _tuples(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,1 @@
+"""Training: targets, losses, schedule, averaged weights, checkpoints and the loop."""

@@ -1,0 +1,120 @@
+"""Weights and training state on disk: safetensors only, written whole or not at all, never unpickled.
+
+Weights go to `checkpoint.safetensors` of a run. The state that a resumed training needs is one file of its own:
+tensors under `model.`, `average.` and `optimizer.`, and everything else as JSON in the file's metadata. Random
+numbers and data order need no state: they are functions of seed, epoch and step.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rdfa.errors import RdfaError
+from rdfa.files import written_whole
+from rdfa.training.averaging import AveragedWeights
+
+
+@dataclass
+class State:
+    """All that changes during training."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedWeights
+    counters: dict[str, Any]
+    """Plain numbers and lists: steps done, loss normaliser, history, best epoch."""
+    best: dict[str, Tensor]
+    """Weights of the best epoch, if the run selects one."""
+
+
+def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write named tensors with string metadata."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with written_whole(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(None, str(error)) from error
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read named tensors to the CPU.
+
+    Raises:
+        RdfaError: no such file, or not a whole safetensors file.
+    """
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError as error:
+        raise RdfaError(f"{path}: no such checkpoint; train the run first") from error
+    except (OSError, SafetensorError) as error:
+        raise RdfaError(f"{path}: not a whole safetensors file ({error})") from error
+
+
+def apply_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Put weights into a model; every name must fit.
+
+    Raises:
+        RdfaError: names the first missing, surplus or misshapen tensors.
+    """
+    expected = model.state_dict()
+    missing, surplus = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or surplus:
+        raise RdfaError(f"{path}: does not fit the model: missing {missing[:3]}, surplus {surplus[:3]}")
+    for name, tensor in expected.items():
+        if tensor.shape != weights[name].shape:
+            raise RdfaError(f"{path}: {name} has shape {tuple(weights[name].shape)}, the model {tuple(tensor.shape)}")
+    model.load_state_dict(weights)
+
+
+def save_state(path: Path, state: State) -> None:
+    """Write everything that `load_state` needs to go on as if never interrupted."""
+    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in state.average.weights.items()}
+    tensors |= {f"best.{name}": value for name, value in state.best.items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    counters = state.counters | {"average_updates": state.average.updates}
+    save_weights(path, tensors, {"counters": json.dumps(counters)})
+
+
+def load_state(path: Path, state: State) -> bool:
+    """Go back to a saved state, if there is one; returns whether there was.
+
+    Raises:
+        RdfaError: the file is damaged or belongs to another model; says to delete it.
+    """
+    if not path.exists():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            counters = json.loads(file.metadata()["counters"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}, "best": {}}
+        for name, value in tensors.items():
+            group, rest = name.split(".", 1)
+            groups[group][rest] = value
+        state.model.load_state_dict(groups["model"])
+        _restore_optimizer(state.optimizer, groups["optimizer"])
+        for name, average in state.average.weights.items():
+            average.copy_(groups["average"][name])
+        state.average.updates = counters.pop("average_updates")
+        state.best = groups["best"]
+        state.counters = counters
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RdfaError(f"{path}: cannot be resumed from ({error}); delete it to train from the beginning") from error
+    return True
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in moments.items():
+        index, moment = name.split(".", 1)
+        state.setdefault(int(index), {})[moment] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,281 @@
+"""The training loop: resumable at any step, repeatable to the bit, and silent unless someone watches.
+
+Every random number is a function of seed, epoch and step, so that a run that was interrupted and resumed ends with
+the same weights as one that was not.
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from rdfa.data.windows import Batch, EpochSampler, TrainingWindows, collate
+from rdfa.errors import RdfaError
+from rdfa.models.detector import Detector, build
+from rdfa.models.pyramid import pyramid_points
+from rdfa.schema import Run
+from rdfa.training.averaging import AveragedWeights
+from rdfa.training.checkpoint import State, load_state, save_state
+from rdfa.training.losses import Losses, Normalizer, detection_losses
+from rdfa.training.schedule import learning_rate, optimizer
+from rdfa.training.targets import assign
+
+logger = logging.getLogger(__name__)
+
+SAVE_EVERY_SECONDS = 600.0
+"""A long epoch is saved in between, so that a crash costs at most this much."""
+
+History = list[dict[str, float]]
+"""One row per epoch: epoch, step, loss, classification, regression, positives, learning_rate (and mAP if selected)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What training leaves."""
+
+    plain: dict[str, Tensor]
+    averaged: dict[str, Tensor]
+    history: History
+    epoch: int
+    """The epoch whose weights these are."""
+    seconds: float
+    """Wall time, over all parts of an interrupted run."""
+
+
+def choose_device(run: Run) -> torch.device:
+    """The device that the run asks for; `auto` takes CUDA where there is one.
+
+    Raises:
+        RdfaError: CUDA is asked for and there is none.
+    """
+    wanted = run.runtime.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RdfaError("runtime.device is 'cuda', but torch finds no CUDA device; see `rdfa doctor`")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def train(
+    run: Run,
+    windows: TrainingWindows,
+    state_path: Path,
+    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+    test_map: Callable[[Detector], float] | None = None,
+) -> Trained:
+    """Train a run's detector, going on from `state_path` if an earlier call was interrupted.
+
+    Args:
+        state_path: where progress is kept; the caller removes it once the result is safe.
+        on_epoch: called with each finished epoch's row of the history, the earlier ones of a resumed run included.
+        test_map: average mAP of a detector on the test split, for `selection: best_test`.
+
+    Raises:
+        RdfaError: the loss became NaN or infinite (names step and videos), or the saved state is damaged.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the state was saved first.
+    """
+    return _Loop(run, windows, state_path, on_epoch, test_map).run_all()
+
+
+class _Loop:
+    def __init__(
+        self,
+        run: Run,
+        windows: TrainingWindows,
+        state_path: Path,
+        on_epoch: Callable[[dict[str, float]], None],
+        test_map: Callable[[Detector], float] | None,
+    ) -> None:
+        torch.set_num_threads(run.runtime.threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        self.run, self.windows, self.state_path = run, windows, state_path
+        self.on_epoch, self.test_map = on_epoch, test_map
+        self.device = choose_device(run)
+        self.model = build(run).to(self.device)
+        self.optimizer = optimizer(self.model, run.training)
+        self.normalizer = Normalizer(run.training.loss)
+        half = self.device.type == "cuda" and run.training.precision != "float32"
+        self.autocast = partial(torch.autocast, self.device.type, getattr(torch, run.training.precision), enabled=half)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=half and run.training.precision == "float16")
+        average = AveragedWeights(self.model, run.training.average)
+        self.state = State(self.model, self.optimizer, average, _fresh_counters(), {})
+        self.steps_per_epoch = len(EpochSampler(run, len(windows), 0))
+
+    def run_all(self) -> Trained:
+        counters = self._resume()
+        self.started = self.saved = time.monotonic()
+        self.before = counters["seconds"]
+        total = self.run.training.epochs * self.steps_per_epoch
+        bar = tqdm(total=total, initial=counters["step"], disable=None, unit="step", dynamic_ncols=True)
+        with bar, _stops_gently() as stopped:
+            for epoch in range(counters["step"] // self.steps_per_epoch, self.run.training.epochs):
+                self._epoch(epoch, bar, stopped)
+        plain = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
+        averaged = {name: value.detach().cpu() for name, value in self.state.average.weights.items()}
+        if self.state.best:
+            plain = averaged = self.state.best
+        epoch = self.state.counters["best_epoch"] or self.run.training.epochs
+        return Trained(
+            plain=plain,
+            averaged=averaged,
+            history=self.state.counters["history"],
+            epoch=epoch,
+            seconds=self._seconds(),
+        )
+
+    def _resume(self) -> dict[str, Any]:
+        if load_state(self.state_path, self.state):
+            logger.info("resumed from %s at step %d", self.state_path, self.state.counters["step"])
+            self.normalizer.value = self.state.counters["normalizer"]
+            self.scaler.load_state_dict(self.state.counters["scaler"])
+        for row in self.state.counters["history"]:
+            self.on_epoch(row)
+        return self.state.counters
+
+    def _epoch(self, epoch: int, bar: Any, stopped: list[int]) -> None:
+        counters = self.state.counters
+        done = counters["step"] - epoch * self.steps_per_epoch
+        self.model.train()
+        for batch in self._batches(epoch, skip=done):
+            rate, losses = self._step(counters["step"], batch)
+            counters["step"] += 1
+            for name, value in zip(_SUMMED, _values(losses), strict=True):
+                counters["sums"][name] += value
+            mean = counters["sums"]["loss"] / (counters["step"] - epoch * self.steps_per_epoch)
+            bar.update()
+            bar.set_postfix_str(f"epoch {epoch + 1}/{self.run.training.epochs} loss {mean:.3f}")
+            ends_epoch = counters["step"] == (epoch + 1) * self.steps_per_epoch
+            if not ends_epoch and (stopped or time.monotonic() - self.saved > SAVE_EVERY_SECONDS):
+                self._save()
+            if stopped and not ends_epoch:
+                raise KeyboardInterrupt
+        self._finish_epoch(epoch, rate)
+        if stopped:
+            raise KeyboardInterrupt
+
+    def _finish_epoch(self, epoch: int, rate: float) -> None:
+        counters = self.state.counters
+        row = {"epoch": float(epoch + 1), "step": float(counters["step"])}
+        row |= {name: value / self.steps_per_epoch for name, value in counters["sums"].items()}
+        row["learning_rate"] = rate
+        if self.test_map is not None and epoch + 1 >= self.run.training.selection_from:
+            row["test_mAP"] = self._select(epoch)
+        counters["sums"] = dict.fromkeys(_SUMMED, 0.0)
+        counters["history"].append(row)
+        logger.info("  ".join(f"{name} {value:.6g}" for name, value in row.items()))
+        self._save()
+        self.on_epoch(row)
+
+    def _select(self, epoch: int) -> float:
+        """Average mAP on the test split of this epoch's weights; keeps them if they are the best so far."""
+        assert self.test_map is not None
+        averaged = self.run.detection.weights == "averaged"
+        weights = self.state.average.weights if averaged else self.model.state_dict()
+        candidate = build(self.run).to(self.device).eval()
+        candidate.load_state_dict(weights)
+        score = self.test_map(candidate)
+        if score > self.state.counters["best_mAP"]:
+            self.state.counters |= {"best_mAP": score, "best_epoch": epoch + 1}
+            self.state.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
+        return score
+
+    def _batches(self, epoch: int, skip: int) -> DataLoader[Batch]:
+        sampler = list(EpochSampler(self.run, len(self.windows), epoch))[skip:]
+        return DataLoader(
+            self.windows,  # type: ignore[arg-type]
+            batch_sampler=sampler,  # type: ignore[arg-type]
+            collate_fn=partial(collate, run=self.run),
+            num_workers=self.run.runtime.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _step(self, step: int, batch: Batch) -> tuple[float, Losses]:
+        torch.manual_seed(_step_seed(self.run.seed, step))
+        rate = learning_rate(step, self.steps_per_epoch, self.run.training)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses = self._losses(batch)
+        if not bool(torch.isfinite(losses.total.detach())):
+            videos = ", ".join(window.video for window in batch.windows)
+            raise RdfaError(
+                f"the loss became {losses.total.item()} at step {step} on the videos {videos}; "
+                "look at their features (`NaN`, huge values) or lower training.learning_rate"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(losses.total).backward()
+        if self.run.training.gradient_clip:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.training.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.state.average.update(self.model)
+        return rate, losses
+
+    def _losses(self, batch: Batch) -> Losses:
+        levels = pyramid_points(batch.features.shape[2], self.run.model.regression_ranges)
+        points, radius, classes = torch.cat(levels), self.run.training.center_radius, self.run.head_classes
+        targets = [assign(points, window.segments, window.labels, classes, radius) for window in batch.windows]
+        class_targets = torch.stack([target[0] for target in targets]).to(self.device)
+        offset_targets = torch.stack([target[1] for target in targets]).to(self.device)
+        features = batch.features.to(self.device, non_blocking=True)
+        with self.autocast():
+            predictions = self.model(features, batch.mask.to(self.device))
+        return detection_losses(predictions, class_targets, offset_targets, self.normalizer, self.run.training.loss)
+
+    def _seconds(self) -> float:
+        return float(self.before + time.monotonic() - self.started)
+
+    def _save(self) -> None:
+        changing = {"normalizer": self.normalizer.value, "scaler": self.scaler.state_dict(), "seconds": self._seconds()}
+        self.state.counters |= changing
+        save_state(self.state_path, self.state)
+        self.saved = time.monotonic()
+
+
+_SUMMED = ("loss", "classification", "regression", "positives")
+
+
+def _values(losses: Losses) -> tuple[float, float, float, float]:
+    return losses.total.item(), float(losses.classification), float(losses.regression), float(losses.positives)
+
+
+def _fresh_counters() -> dict[str, Any]:
+    sums = dict.fromkeys(_SUMMED, 0.0)
+    return {"step": 0, "seconds": 0.0, "sums": sums, "history": [], "best_epoch": 0, "best_mAP": -1.0}
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """A seed for the random numbers of one step, far from those of its neighbours."""
+    return (seed * 1_000_003 + step * 7_919 + 12_345) % 2**63
+
+
+@contextmanager
+def _stops_gently() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list, so that a step is finished and saved; a second signal acts at once."""
+    received: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for known, handler in previous.items():
+            signal.signal(known, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            previous[number] = signal.signal(number, note)
+        except ValueError:  # not in the main thread: whoever runs us there stops us otherwise
+            break
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

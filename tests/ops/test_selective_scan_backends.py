@@ -1,0 +1,173 @@
+"""The choice of a backend: what is said, what is refused, and a machine without a compiler."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from rdfa.doctor import diagnose, self_test
+from rdfa.errors import RdfaError
+from rdfa.ops.selective_scan import (
+    available_backends,
+    backends,
+    build,
+    cpu,
+    cuda,
+    describe,
+    reference,
+    selective_scan,
+    use_backend,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_PATH = {**os.environ, "PATH": "/nonexistent", "CXX": "", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def no_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if the compiled kernel had never been built."""
+    monkeypatch.delenv("RDFA_SCAN_BACKEND", raising=False)
+    monkeypatch.setattr(cpu, "load", lambda: "the compiled kernel is not built")
+    backends._say_once.cache_clear()
+    yield
+    backends._say_once.cache_clear()
+
+
+def arguments() -> tuple[Tensor, ...]:
+    draw = torch.Generator().manual_seed(0)
+    u, delta, B, C = (torch.rand(2, rows, 40, generator=draw) for rows in (6, 6, 3, 3))
+    return u, delta, -torch.rand(6, 3, generator=draw), B, C
+
+
+def test_without_the_library_the_chunked_form_takes_over_and_says_so_once(
+    no_library: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        first, second = selective_scan(*arguments()), selective_scan(*arguments())
+    assert torch.equal(first, second)
+    assert torch.allclose(first, reference.selective_scan(*arguments()), atol=1e-6)
+    (record,) = caplog.records
+    assert "not built" in record.message
+    assert build.COMMAND in record.message
+    assert describe("cpu") == ("chunked", "the compiled kernel is not built", build.COMMAND)
+    assert "cpu" not in available_backends()
+
+
+def test_an_environment_variable_chooses_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RDFA_SCAN_BACKEND", "chunked")
+    assert backends.choose("cpu", torch.float32) == "chunked"
+    assert describe("cpu") == ("chunked", "RDFA_SCAN_BACKEND asks for it", "unset RDFA_SCAN_BACKEND")
+    with use_backend("reference"):
+        assert backends.choose("cpu", torch.float32) == "reference"
+    assert backends.choose("cpu", torch.float32) == "chunked"
+
+
+def test_float64_is_scanned_in_float64() -> None:
+    assert backends.choose("cpu", torch.float64) == "chunked"
+    inputs = [x.double() for x in arguments()]
+    assert (selective_scan(*inputs) - reference.selective_scan(*inputs)).abs().max() < 1e-14
+
+
+def test_a_backend_that_cannot_run_is_refused_with_the_command_that_would_give_it(
+    no_library: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RdfaError, match="no scan backend is called 'gpu'; there are reference, chunked, cpu, cuda"):
+        use_backend("gpu").__enter__()
+    with pytest.raises(RdfaError, match=f"to get it: {build.COMMAND}"):
+        use_backend("cpu").__enter__()
+    monkeypatch.setenv("RDFA_SCAN_BACKEND", "cpu")
+    with pytest.raises(RdfaError, match="cannot run here"):
+        selective_scan(*arguments())
+
+
+def test_the_compiled_backend_refuses_float64_when_it_is_asked_for() -> None:
+    if "cpu" not in available_backends():
+        pytest.skip("the compiled kernel is not built")
+    with use_backend("cpu"), pytest.raises(RdfaError, match=r"torch\.float64"):
+        selective_scan(*(x.double() for x in arguments()))
+
+
+def test_without_a_compiler_the_build_says_what_to_do() -> None:
+    command = [sys.executable, "-m", "rdfa.ops.selective_scan.build"]
+    result = subprocess.run(command, env=WITHOUT_PATH, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "no C++ compiler on the PATH" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_without_a_compiler_the_installation_succeeds(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", reason="the installation needs setuptools")
+    for name in ("setup.py", "pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "README.md").touch()
+    shutil.copytree(ROOT / "rdfa", tmp_path / "rdfa", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    command = [sys.executable, "setup.py", "-q", "build"]
+    result = subprocess.run(command, cwd=tmp_path, env=WITHOUT_PATH, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "kernel was not built" in result.stderr
+    assert list(tmp_path.glob("build/lib*/rdfa/ops/selective_scan/kernel/variant.cpp")), "its sources are installed"
+    assert not list(tmp_path.glob("build/**/*.so"))
+
+
+def test_a_compiler_s_error_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    with pytest.raises(build.BuildError, match="out of order"):
+        build.build(tmp_path / "library.so")
+    assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_the_library_s_name_changes_with_its_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(build.KERNEL, tmp_path / "kernel")
+    before = build.library_name()
+    monkeypatch.setattr(build, "KERNEL", tmp_path / "kernel")
+    assert build.library_name() == before
+    with (tmp_path / "kernel" / "simd.h").open("a") as source:
+        source.write("// changed\n")
+    assert build.library_name() != before
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_cuda_backend_hands_mamba_ssm_flipped_and_masked_inputs(
+    monkeypatch: pytest.MonkeyPatch, reverse: bool
+) -> None:
+    """With the reference in the place of mamba-ssm's function, whose first nine parameters are the same."""
+
+    def selective_scan_fn(u: Tensor, delta: Tensor, A: Tensor, *others: Tensor) -> Tensor:
+        return reference.selective_scan(u, delta, A, *others)
+
+    interface = SimpleNamespace(selective_scan_fn=selective_scan_fn)
+    for name in ("mamba_ssm", "mamba_ssm.ops"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "mamba_ssm.ops.selective_scan_interface", interface)
+    u, delta, A, B, C = arguments()
+    options = {"D": A[:, 0], "z": u - 0.5, "delta_bias": A[:, 1], "delta_softplus": True, "reverse": reverse}
+    for lengths in (None, torch.tensor([40, 13])):
+        expected = reference.selective_scan(u, delta, A, B, C, **options, lengths=lengths)
+        assert torch.allclose(cuda.selective_scan(u, delta, A, B, C, **options, lengths=lengths), expected, atol=1e-6)
+
+
+def test_the_doctor_finds_the_backend_correct_and_names_what_would_be_faster(no_library: None) -> None:
+    report = diagnose()
+    assert "chunked (the compiled kernel is not built)" in report
+    assert build.COMMAND in report
+    assert "correct (largest relative error" in report
+
+
+def test_the_doctor_s_self_test_notices_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*inputs: Tensor, **options: bool) -> Tensor:
+        noise = 0.001 if inputs[0].dtype == torch.float32 else 0.0
+        return reference.selective_scan(*inputs, **options) * (1 + noise)
+
+    monkeypatch.setattr("rdfa.doctor.selective_scan", wrong)
+    assert self_test("cpu").startswith("WRONG")

@@ -1,0 +1,20 @@
+# source -> annotations.json + features.h5. The manifest is written last and carries the data's key in its name.
+
+
+rule fetch:
+    output:
+        manifest="data/{data}/manifest-{key}.json",
+    params:
+        run=lambda wildcards: command_line(*DATA[wildcards.data, wildcards.key]),
+    log:
+        "logs/fetch/{data}-{key}.log",
+    benchmark:
+        "logs/benchmarks/fetch/{data}-{key}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=600,
+    message:
+        "fetch {wildcards.data}"
+    shell:
+        "rdfa fetch {params.run:q} 2>&1 | tee {log}"

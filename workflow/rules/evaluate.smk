@@ -1,0 +1,47 @@
+# checkpoint -> detections -> metrics. Both files carry the key of what made them in their names.
+
+
+rule detect:
+    input:
+        manifest=lambda wildcards: ancient(str(paths_of(wildcards).manifest)),
+        record=ancient("results/runs/{run}/run.json"),
+        checkpoint=ancient("results/runs/{run}/checkpoint.safetensors"),
+    output:
+        "results/runs/{run}/detections-{key}.json",
+    params:
+        run=arguments_of,
+    log:
+        "logs/detect/{run}-{key}.log",
+    benchmark:
+        "logs/benchmarks/detect/{run}-{key}.tsv"
+    threads: lambda wildcards: run_of(wildcards).runtime.threads
+    resources:
+        gpu=lambda wildcards: run_of(wildcards).runtime.gpus,
+        mem_mb=lambda wildcards: run_of(wildcards).runtime.memory_mb,
+        runtime=60,
+    message:
+        "detect {wildcards.run}"
+    shell:
+        "rdfa detect {params.run:q} 2>&1 | tee {log}"
+
+
+rule evaluate:
+    input:
+        manifest=lambda wildcards: ancient(str(paths_of(wildcards).manifest)),
+        detections=lambda wildcards: ancient(str(paths_of(wildcards).detections)),
+    output:
+        "results/runs/{run}/metrics-{key}.json",
+    params:
+        run=arguments_of,
+    log:
+        "logs/evaluate/{run}-{key}.log",
+    benchmark:
+        "logs/benchmarks/evaluate/{run}-{key}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    message:
+        "evaluate {wildcards.run}"
+    shell:
+        "rdfa evaluate {params.run:q} 2>&1 | tee {log}"

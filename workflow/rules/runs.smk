@@ -1,0 +1,66 @@
+# Which runs there are: those of all tables, at the tables' scale or the one of `--config scale=...`.
+# Names and keys are made by rdfa.identity, so that the paths here are those that the commands write.
+import os
+from pathlib import Path
+
+from rdfa.errors import RdfaError
+from rdfa.identity import data_name, keys, paths, run_name
+from rdfa.reporting.tables import read_table, set_options, stored_key, table_key, table_names
+
+try:
+    TABLES = {
+        name: read_table(name, scale=config.get("scale"))[1]
+        for name in table_names()
+    }
+except RdfaError as error:
+    raise WorkflowError(str(error))
+
+RUNS = {
+    paths(composed.run).folder.name: (composed.run, entry.row)
+    for entries in TABLES.values()
+    for entry in entries
+    for composed in entry.runs
+}
+# One run per data set and key is enough to fetch it.
+DATA = {
+    (data_name(run), keys(run).fetch): (run, row)
+    for run, row in RUNS.values()
+}
+
+
+def run_of(wildcards):
+    return RUNS[wildcards.run][0]
+
+
+def paths_of(wildcards):
+    return paths(run_of(wildcards))
+
+
+def command_line(run, row):
+    """A run as arguments of a command: its name and what its table's row changes."""
+    return [run_name(run), *set_options(row)]
+
+
+def arguments_of(wildcards):
+    return command_line(*RUNS[wildcards.run])
+
+
+def metrics_of(wildcards):
+    entries, table = TABLES[wildcards.table], Path(f"results/{wildcards.table}.csv")
+    metrics = [
+        str(paths(composed.run).metrics)
+        for entry in entries
+        for composed in entry.runs
+    ]
+    if stored_key(table) == table_key(entries):
+        return [ancient(path) for path in metrics]
+    if table.exists():
+        os.utime(table, (0, 0))  # older than its inputs: Snakemake sees that it is stale
+    return metrics
+
+
+wildcard_constraints:
+    run=r"[a-z0-9_.]+(-[a-z0-9_.]+){3}-s\d+-[0-9a-f]{8}",
+    data="[a-z0-9_.-]+",
+    key="[0-9a-f]{8}",
+    table="|".join(TABLES),
