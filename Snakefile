@@ -8,7 +8,6 @@ min_version("9.21")
 container: "docker-daemon://rdfa:0.1.0"
 
 
-
 include: "workflow/rules/runs.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
@@ -17,6 +16,6 @@ include: "workflow/rules/tables.smk"
 
 
 rule all:
+    default_target: True
     input:
         "results/table1.csv",
-    default_target: True

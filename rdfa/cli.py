@@ -3,11 +3,15 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rdfa import __version__
 from rdfa.errors import RdfaError
+
+if TYPE_CHECKING:
+    from rdfa.params import Composed
 
 _RUN = "DATASET-MODEL-VARIANT-SCALE-sSEED, as thumos14-rdfa-paper-sample-s0"
 
@@ -59,7 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands, name, help_text, function):  # type: ignore[no-untyped-def]
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    help_text: str,
+    function: Callable[[argparse.Namespace], None],
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help_text)
     parser.add_argument("run", metavar="RUN", help=_RUN)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a parameter")
@@ -71,7 +80,7 @@ def _tracked(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-tracking", action="store_true", help="do not log to MLflow")
 
 
-def _compose(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _compose(options: argparse.Namespace) -> "Composed":
     from rdfa.identity import parse_run_name
     from rdfa.params import compose
 

@@ -112,7 +112,7 @@ def _compiler() -> str:
 
 def _advice(command: str) -> str:
     if "build" in command and find_compiler() is None:
-        return f"install a C++ compiler (Debian: apt-get install g++; conda: conda install cxx-compiler), then: {command}"
+        return f"install a C++ compiler (Debian: apt-get install g++), then: {command}"
     return command
 
 

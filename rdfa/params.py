@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         loaded = OmegaConf.load(path)
-        value = OmegaConf.to_container(loaded, resolve=False)
+        value: Any = OmegaConf.to_container(loaded, resolve=False)
     except FileNotFoundError as error:
         raise RdfaError(f"{path}: no such file{_choices(path)}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
@@ -55,7 +55,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     for key, leaf in leaves(value):
         if isinstance(leaf, str) and "${" in leaf:
             raise RdfaError(f"{path}: {key}: interpolations are not allowed in parameter files ({leaf!r})")
-    return value
+    return dict(value)
 
 
 def compose(
@@ -105,7 +105,7 @@ def compose(
     apply(_refinement(special, "variants", variant, dataset_path), str(dataset_path))
     apply(row or {}, row_origin)
     for override in overrides:
-        changed = _parse_override(override)
+        changed = parse_override(override)
         if not changed.keys().isdisjoint(_IDENTITY):
             raise RdfaError(f"command line: {override!r}: {', '.join(_IDENTITY)} are set by the run's name")
         apply(changed, "command line")
@@ -209,7 +209,8 @@ def _refinement(values: Mapping[str, Any], kind: str, name: str, path: Path) -> 
     return refinements.get(name) or {}
 
 
-def _parse_override(text: str) -> dict[str, Any]:
+def parse_override(text: str) -> dict[str, Any]:
+    """`section.key=value` as a nested mapping, the value read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise RdfaError(f"command line: {text!r} is not of the form section.key=value")

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from rdfa.params import PARAMS, Composed, flatten, read_yaml, resolved_yaml
 from rdfa.provenance import provenance
 from rdfa.reporting.tables import averages, curves_csv, read_table, rows_of, table_key, table_names, to_csv, to_markdown
 from rdfa.schema import Run
-from rdfa.tracking import Store
+from rdfa.tracking import Store, tolerated
 from rdfa.training.checkpoint import apply_weights, load_weights, save_weights
 from rdfa.training.loop import History, Trained, choose_device, train
 
@@ -80,19 +81,21 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
                 run,
                 TrainingWindows(run, _videos(data, run.train_subset), data.annotations.classes, data.store),
                 where.state,
-                on_epoch=lambda row: store.log_epoch(run_id, row) if store and run_id else None,
+                on_epoch=partial(_track_epoch, store, run_id),
                 test_map=_test_map(run, data) if run.training.selection == "best_test" else None,
             )
-            _write_run(composed, where, data, trained, run_id)
-            if store and run_id:
-                _track_model(store, run_id, run, where)
+            _write_run(composed, where, data, trained)
             status = "FINISHED"
+            if store and run_id:
+                with tolerated():
+                    _track_model(store, run_id, run, where)
         except KeyboardInterrupt:
             status = "KILLED"
             raise
         finally:
             if store and run_id:
-                store.end(run_id, status)
+                with tolerated():
+                    store.end(run_id, status)
         where.state.unlink(missing_ok=True)
         where.state.with_suffix(".log").unlink(missing_ok=True)
     return where.folder
@@ -118,16 +121,14 @@ def evaluate_stage(run: Run, root: Path, tracked: bool = True) -> Path:
     truth = read_annotations(where.data / ANNOTATIONS, faulty="keep").subset(run.test_subset)
     detections = read_detections(where.detections)
     result = mean_average_precision(truth, detections, run.evaluation.tious, run.evaluation.protocol)
-    record = read_json(where.folder / RUN_JSON)
     about = {"run": where.folder.name, "data_set": run.dataset, "scale": run.scale, "planted_data": is_planted(run)}
     write_json(where.metrics, about | result.as_json())
     if tracked:
-        store = Store(root)
-        run_id = record["mlflow_run_id"]
-        if run_id is None or not store.exists(run_id):
-            run_id = import_run(store, run, where, record)
-        named = {f"mAP_{tiou:g}": value for tiou, value in zip(result.tious, result.mean, strict=True)}
-        store.log_results(run_id, named | {"mAP_average": result.average}, [where.metrics, where.detections])
+        with tolerated():
+            store = Store(root)
+            run_id = store.find(keys(run).train) or import_run(store, run, where)
+            named = {f"mAP_{tiou:g}": value for tiou, value in zip(result.tious, result.mean, strict=True)}
+            store.log_results(run_id, named | {"mAP_average": result.average}, [where.metrics, where.detections])
     return where.metrics
 
 
@@ -138,7 +139,8 @@ def open_data(run: Run, where: Paths) -> Data:
         RdfaError: it is not fetched, or disagrees with the run's parameters.
     """
     manifest = read_manifest(run, where)
-    annotations = read_annotations(where.data / ANNOTATIONS, faulty="mend")
+    # Published annotations have a few segments outside their videos; those of our own sources must have none.
+    annotations = read_annotations(where.data / ANNOTATIONS, faulty="mend" if run.source.kind == "hub" else "refuse")
     if len(annotations.classes) != run.num_classes:
         raise RdfaError(
             f"{where.data / ANNOTATIONS}: has {len(annotations.classes)} classes, but num_classes is {run.num_classes}"
@@ -171,16 +173,22 @@ def is_planted(run: Run) -> bool:
     return run.source.kind == "sample"
 
 
-def import_run(store: Store, run: Run, where: Paths, record: dict[str, Any]) -> str:
+def import_run(store: Store, run: Run, where: Paths) -> str:
     """Rebuild the MLflow run of a result that was made elsewhere; returns its id."""
+    record = read_json(where.folder / RUN_JSON)
     run_id = store.start(run_name(run), keys(run).train, flatten(run), _tags(run, record["data_digest"]))
     with (where.folder / HISTORY).open(newline="") as file:
         for row in csv.DictReader(file):
             store.log_epoch(run_id, {name: float(value) for name, value in row.items() if value})
     store.log_results(run_id, {}, [where.folder / PARAMS_YAML, where.folder / RUN_JSON])
     store.end(run_id, "FINISHED")
-    write_json(where.folder / RUN_JSON, record | {"mlflow_run_id": run_id})
     return run_id
+
+
+def _track_epoch(store: Store | None, run_id: str | None, row: dict[str, float]) -> None:
+    if store and run_id:
+        with tolerated():
+            store.log_epoch(run_id, row)
 
 
 def _videos(data: Data, subset: str) -> Any:
@@ -203,7 +211,7 @@ def _test_map(run: Run, data: Data) -> Any:
     return test_map
 
 
-def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained, run_id: str | None) -> None:
+def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained) -> None:
     """Write a trained run's files; run.json last, as the seal."""
     run = composed.run
     weights = {f"plain.{name}": value for name, value in trained.plain.items()}
@@ -225,7 +233,6 @@ def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained, r
         "seconds": round(trained.seconds, 1),
         "device": str(choose_device(run)),
         "threads": run.runtime.threads,
-        "mlflow_run_id": run_id,
         "made_by": provenance(),
     }
     write_json(where.folder / RUN_JSON, record)
@@ -334,8 +341,9 @@ def table_stage(name: str, root: Path, scale: str | None = None, tracked: bool =
     texts = [to_csv(rows), to_markdown(table.title, rows), None, curves_csv(entries, root)]
     for path, text in zip(files, texts, strict=True):
         write_json(path, averages(rows, table_key(entries))) if text is None else write_text(path, text)
+    files[0].with_suffix(".stale.csv").unlink(missing_ok=True)
     if tracked:
-        records = [read_json(paths(c.run, root).folder / RUN_JSON) for entry in entries for c in entry.runs]
-        children = [record["mlflow_run_id"] for record in records if record["mlflow_run_id"]]
-        Store(root).log_table(name, table_key(entries), children, files)
+        with tolerated():
+            children = [keys(composed.run).train for entry in entries for composed in entry.runs]
+            Store(root).log_table(name, table_key(entries), children, files)
     return files

@@ -4,6 +4,7 @@ MLflow is for looking and comparing. Nothing is read back from it: results live 
 rebuilds an MLflow run from there. The store is `MLFLOW_TRACKING_URI`, or else an SQLite file `mlflow.db` in the root.
 """
 
+import logging
 import math
 import os
 import sqlite3
@@ -31,6 +32,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from torch import nn
 
 from rdfa.errors import RdfaError
+
+logger = logging.getLogger(__name__)
 
 KEY, TABLE = "rdfa.key", "rdfa.table"
 _EXPERIMENT = "rdfa"
@@ -115,22 +118,19 @@ class Store:
         """Set a run's final status: FINISHED, FAILED or KILLED."""
         self.client.set_terminated(run_id, status)
 
-    def exists(self, run_id: str) -> bool:
-        """Whether the store knows a run: a clone brings results, but not the store that they were logged to."""
-        try:
-            return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
-        except MlflowException:
-            return False
+    def find(self, key: str) -> str | None:
+        """The newest run of a key, if the store has one: a clone brings results, but not the store they went to."""
+        found = self.client.search_runs([self.experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
 
     def log_table(self, name: str, key: str, children: Iterable[str], files: Iterable[Path]) -> None:
-        """Make the run of a table, the parent of the runs that the table is made of."""
+        """Make the run of a table, the parent of the runs whose keys are `children`."""
         same = f"tags.`{TABLE}` = '{name}' and tags.`{KEY}` = '{key}'"
         found = self.client.search_runs([self.experiment], same, max_results=1)
         tags = {TABLE: name, KEY: key, "mlflow.source.name": f"rdfa table {name}", "mlflow.source.type": "LOCAL"}
         parent = found[0] if found else self.client.create_run(self.experiment, tags=tags, run_name=name)
-        for child in children:
-            if self.exists(child):
-                self.client.log_batch(child, tags=[RunTag(_PARENT, parent.info.run_id)])
+        for child in filter(None, map(self.find, children)):
+            self.client.log_batch(child, tags=[RunTag(_PARENT, parent.info.run_id)])
         for file in files:
             self.client.log_artifact(parent.info.run_id, str(file))
         self.end(parent.info.run_id, "FINISHED")
@@ -148,6 +148,15 @@ class Store:
             if experiment is None:
                 raise
             return str(experiment.experiment_id)
+
+
+@contextmanager
+def tolerated() -> Iterator[None]:
+    """Turn failures of the store into a warning: once results are on disk, or training goes, no store stops them."""
+    try:
+        yield
+    except (RdfaError, MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        logger.warning("MLflow: not logged (%s); results/ is complete without it", _first_line(error))
 
 
 @contextmanager

@@ -124,7 +124,7 @@ class TrainingWindows(_Windows):
             raise RdfaError(f"subset {run.train_subset!r} of {run.dataset} has no annotated instance to train on")
         super().__init__(run, annotated, classes, store)
 
-    def __getitem__(self, item: tuple[int, int]) -> Window:  # type: ignore[override]
+    def __getitem__(self, item: tuple[int, int]) -> Window:
         epoch, index = item
         generator = np.random.default_rng([self.run.seed, epoch, index])
         return crop(self.whole(index), self.run, generator)

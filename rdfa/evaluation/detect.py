@@ -22,7 +22,7 @@ from rdfa.models.pyramid import pyramid_points
 from rdfa.ops.nms import nms
 from rdfa.schema import Detection, Run
 
-Candidates = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+Candidates = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.int64]]
 """Segments (n, 2), scores (n,), class indices (n,)."""
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -137,7 +137,7 @@ def _in_video(
 
 def _classify(
     seconds: NDArray[np.float64],
-    confidence: NDArray[np.float32],
+    confidence: NDArray[np.floating],
     scores: Mapping[str, float],
     classes: Sequence[str],
     top: int,

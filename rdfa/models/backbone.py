@@ -73,7 +73,7 @@ class Dual(nn.Module):
         """(B, T, C) and (B, T) bool to (B, T, C), zero in padded steps."""
         valid = mask.unsqueeze(2).to(x.dtype)
         lengths = mask.sum(1) if self.masked else None
-        y = self.norm(x)
+        y: Tensor = self.norm(x)
         if self.masked:
             y = y * valid
         if self.temporal is not None:

@@ -105,12 +105,21 @@ def table_key(entries: Sequence[Entry]) -> str:
     return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:8]
 
 
-def stored_key(table: Path) -> str | None:
-    """The `table_key` that a written table was made of, or None if there is no such table."""
+def keep_only_current(table: Path, key: str) -> None:
+    """Set a written table aside as `*.stale.csv` if it is not made of what `key` says; take it back if it is again.
+
+    A table's name holds no key, and Snakemake trusts a file as long as it is there, even if the runs that it should
+    be made of are missing. What a table was made of stands in the JSON beside it.
+    """
     try:
-        return str(read_json(table.with_suffix(".json"))["made_of"])
+        current = read_json(table.with_suffix(".json"))["made_of"] == key
     except (RdfaError, KeyError, TypeError):
-        return None
+        current = False
+    aside = table.with_suffix(".stale.csv")
+    if current and aside.exists() and not table.exists():
+        aside.replace(table)
+    elif not current and table.exists():
+        table.replace(aside)
 
 
 def set_options(row: Row) -> list[str]:

@@ -97,6 +97,7 @@ class _Loop:
     ) -> None:
         torch.set_num_threads(run.runtime.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs 5 % and hides what it should find
         self.run, self.windows, self.state_path = run, windows, state_path
         self.on_epoch, self.test_map = on_epoch, test_map
         self.device = choose_device(run)
@@ -122,7 +123,7 @@ class _Loop:
         plain = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
         averaged = {name: value.detach().cpu() for name, value in self.state.average.weights.items()}
         if self.state.best:
-            plain = averaged = self.state.best
+            plain, averaged = self.state.best, {name: value.clone() for name, value in self.state.best.items()}
         epoch = self.state.counters["best_epoch"] or self.run.training.epochs
         return Trained(
             plain=plain,
@@ -192,7 +193,7 @@ class _Loop:
         sampler = list(EpochSampler(self.run, len(self.windows), epoch))[skip:]
         return DataLoader(
             self.windows,  # type: ignore[arg-type]
-            batch_sampler=sampler,  # type: ignore[arg-type]
+            batch_sampler=sampler,
             collate_fn=partial(collate, run=self.run),
             num_workers=self.run.runtime.workers,
             pin_memory=self.device.type == "cuda",
@@ -211,7 +212,7 @@ class _Loop:
                 "look at their features (`NaN`, huge values) or lower training.learning_rate"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(losses.total).backward()
+        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         if self.run.training.gradient_clip:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.training.gradient_clip)
@@ -266,12 +267,12 @@ def _stops_gently() -> Iterator[list[int]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for known, handler in previous.items():
-            signal.signal(known, handler)
+        for known, earlier in previous.items():
+            signal.signal(known, earlier)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for wanted in (signal.SIGINT, signal.SIGTERM):
         try:
-            previous[number] = signal.signal(number, note)
+            previous[wanted] = signal.signal(wanted, note)
         except ValueError:  # not in the main thread: whoever runs us there stops us otherwise
             break
     try:

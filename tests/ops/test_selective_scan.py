@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdfa.ops.selective_scan import available_backends, cpu, selective_scan, use_backend
-from rdfa.ops.selective_scan.layout import boundary_states
+from rdfa.ops.selective_scan import available_backends, chunked, cpu, selective_scan, use_backend
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 TIMED = ("u", "delta", "B", "C", "z")
@@ -78,6 +77,10 @@ def scan_and_differentiate(
     grad_out = torch.randn(out.shape, generator=draw).to(out)
     gradients = torch.autograd.grad(out, list(leaves.values()), grad_out)
     return {"out": out.detach(), **dict(zip(leaves, gradients, strict=True))}
+
+
+def to(problem: Problem, device: str) -> Problem:
+    return {name: x.to(device) if torch.is_tensor(x) else x for name, x in problem.items()}
 
 
 def truth(problem: Problem) -> dict[str, Tensor]:
@@ -276,54 +279,10 @@ def test_the_released_block_s_scan_is_reproduced(backend: Backend, shared: Path)
 def test_one_backend_s_states_serve_another_s_backward(reverse: bool) -> None:
     if "cpu" not in available_backends():
         pytest.skip("the backend 'cpu' is not available here")
-    problem = make_problem((2, 20, 71, 6)) | {"reverse": reverse, "lengths": torch.tensor([40, 71])}
-    leaves = {name: problem[name].requires_grad_() for name in NAMES}
-    expected = truth(problem)
-    for first, second in (("cpu", "chunked"), ("chunked", "cpu")):
-        with use_backend(first):
-            out = selective_scan(**problem | leaves)
-        grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
-        with use_backend(second):
-            gradients = torch.autograd.grad(out, list(leaves.values()), grad_out)
-        assert_close(dict(zip(leaves, gradients, strict=True)), {name: expected[name] for name in NAMES})
-
-
-def test_inference_keeps_no_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[bool] = []
-
-    def recording(u: Tensor, states: int, keep: bool) -> Tensor:
-        kept.append(keep)
-        return boundary_states(u, states, keep)
-
-    for name in ("chunked", "cpu"):
-        monkeypatch.setattr(f"rdfa.ops.selective_scan.{name}.boundary_states", recording)
-    problem = make_problem((1, 8, 40, 4))
-    selective_scan(**problem)
-    problem["u"].requires_grad_()
-    with torch.no_grad():
-        selective_scan(**problem)
-    selective_scan(**problem)
-    assert kept == [False, False, True]
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"delta": torch.zeros(2, 8, 9)}, r"delta must be \(2, 8, 10\)"),
-        ({"A": torch.zeros(7, 3)}, r"A must be \(8, 3\)"),
-        ({"B": torch.zeros(2, 4, 10)}, r"B must be \(2, 3, 10\)"),
-        ({"z": torch.zeros(2, 8)}, r"z must be \(2, 8, 10\)"),
-        ({"u": torch.zeros(8, 10)}, r"u must be \(B, D, T\)"),
-        ({"D": torch.zeros(8, dtype=torch.int64)}, "D cannot be torch.int64"),
-        ({"lengths": torch.ones(2)}, "lengths cannot be torch.float32"),
-        ({"lengths": torch.tensor([3, 11])}, "lengths must be from 0 to 10"),
-        ({"lengths": torch.tensor([3, -1])}, "lengths must be from 0 to 10"),
-    ],
-)
-def test_inputs_that_do_not_fit_are_refused_by_name(change: Problem, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        selective_scan(**make_problem((2, 8, 10, 3)) | change)
-
-
-def to(problem: Problem, device: str) -> Problem:
-    return {name: x.to(device) if torch.is_tensor(x) else x for name, x in problem.items()}
+    problem = make_problem((2, 20, 71, 6), channel_last=reverse)
+    tensors = (*(problem[name] for name in NAMES), torch.tensor([40, 71]), True, reverse)
+    (out, states), (_, others) = (kernel.forward(*tensors, True) for kernel in (cpu, chunked))
+    assert torch.allclose(states, others, atol=1e-5)
+    results = [kernel.backward(out, kept, *tensors) for kernel, kept in ((cpu, others), (chunked, states))]
+    for name, a, b in zip(NAMES, *results, strict=True):
+        assert error(a, b.double()) < 1e-5, name

@@ -26,6 +26,8 @@ from rdfa.ops.selective_scan import (
     selective_scan,
     use_backend,
 )
+from rdfa.ops.selective_scan.layout import boundary_states
+from tests.ops.test_selective_scan import Problem, make_problem
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_PATH = {**os.environ, "PATH": "/nonexistent", "CXX": "", "PYTHONPATH": str(ROOT)}
@@ -61,6 +63,15 @@ def test_without_the_library_the_chunked_form_takes_over_and_says_so_once(
     assert "cpu" not in available_backends()
 
 
+def test_a_program_exported_with_the_library_runs_without_it(
+    no_library: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        out, _ = torch.ops.rdfa.selective_scan(*arguments(), None, None, None, None, False, False, False, "cpu")
+    assert torch.allclose(out, reference.selective_scan(*arguments()), atol=1e-6)
+    assert len(caplog.records) == 1
+
+
 def test_an_environment_variable_chooses_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RDFA_SCAN_BACKEND", "chunked")
     assert backends.choose("cpu", torch.float32) == "chunked"
@@ -93,6 +104,43 @@ def test_the_compiled_backend_refuses_float64_when_it_is_asked_for() -> None:
         pytest.skip("the compiled kernel is not built")
     with use_backend("cpu"), pytest.raises(RdfaError, match=r"torch\.float64"):
         selective_scan(*(x.double() for x in arguments()))
+
+
+def test_inference_keeps_no_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bool] = []
+
+    def recording(u: Tensor, states: int, keep: bool) -> Tensor:
+        kept.append(keep)
+        return boundary_states(u, states, keep)
+
+    for name in ("chunked", "cpu"):
+        monkeypatch.setattr(f"rdfa.ops.selective_scan.{name}.boundary_states", recording)
+    problem = make_problem((1, 8, 40, 4))
+    selective_scan(**problem)
+    problem["u"].requires_grad_()
+    with torch.no_grad():
+        selective_scan(**problem)
+    selective_scan(**problem)
+    assert kept == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"delta": torch.zeros(2, 8, 9)}, r"delta must be \(2, 8, 10\)"),
+        ({"A": torch.zeros(7, 3)}, r"A must be \(8, 3\)"),
+        ({"B": torch.zeros(2, 4, 10)}, r"B must be \(2, 3, 10\)"),
+        ({"z": torch.zeros(2, 8)}, r"z must be \(2, 8, 10\)"),
+        ({"u": torch.zeros(8, 10)}, r"u must be \(B, D, T\)"),
+        ({"D": torch.zeros(8, dtype=torch.int64)}, "D cannot be torch.int64"),
+        ({"lengths": torch.ones(2)}, "lengths cannot be torch.float32"),
+        ({"lengths": torch.tensor([3, 11])}, "lengths must be from 0 to 10"),
+        ({"lengths": torch.tensor([3, -1])}, "lengths must be from 0 to 10"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused_by_name(change: Problem, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        selective_scan(**make_problem((2, 8, 10, 3)) | change)
 
 
 def test_without_a_compiler_the_build_says_what_to_do() -> None:

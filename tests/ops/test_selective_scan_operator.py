@@ -49,14 +49,15 @@ def arguments(dtype: torch.dtype, optional: bool) -> tuple[Tensor | None, ...]:
     return (u, delta, A, B, C, D, z, bias, lengths) if optional else (u, delta, A, B, C, None, None, None, None)
 
 
+@pytest.mark.parametrize("backend", ["chunked", "cpu"])
 @pytest.mark.parametrize("optional", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_opcheck_accepts_the_operator_and_its_backward(dtype: torch.dtype, optional: bool) -> None:
+def test_opcheck_accepts_the_operator_and_its_backward(dtype: torch.dtype, optional: bool, backend: str) -> None:
     tensors = arguments(dtype, optional)
-    torch.library.opcheck(OPERATOR.selective_scan.default, (*tensors, True, optional, True))
+    torch.library.opcheck(OPERATOR.selective_scan.default, (*tensors, True, optional, True, backend))
     detached = [None if x is None else x.detach() for x in tensors]
-    out, states = OPERATOR.selective_scan(*detached, True, optional, True)
-    torch.library.opcheck(OPERATOR.selective_scan_backward.default, (out, states, *detached, True, optional))
+    out, states = OPERATOR.selective_scan(*detached, True, optional, True, backend)
+    torch.library.opcheck(OPERATOR.selective_scan_backward.default, (out, states, *detached, True, optional, backend))
 
 
 @pytest.mark.parametrize("reverse", [False, True])

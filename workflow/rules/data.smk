@@ -4,8 +4,6 @@
 rule fetch:
     output:
         manifest="data/{data}/manifest-{key}.json",
-    params:
-        run=lambda wildcards: command_line(*DATA[wildcards.data, wildcards.key]),
     log:
         "logs/fetch/{data}-{key}.log",
     benchmark:
@@ -14,6 +12,8 @@ rule fetch:
     resources:
         mem_mb=2000,
         runtime=600,
+    params:
+        run=lambda wildcards: command_line(*DATA[wildcards.data, wildcards.key]),
     message:
         "fetch {wildcards.data}"
     shell:

@@ -8,8 +8,6 @@ rule detect:
         checkpoint=ancient("results/runs/{run}/checkpoint.safetensors"),
     output:
         "results/runs/{run}/detections-{key}.json",
-    params:
-        run=arguments_of,
     log:
         "logs/detect/{run}-{key}.log",
     benchmark:
@@ -19,6 +17,8 @@ rule detect:
         gpu=lambda wildcards: run_of(wildcards).runtime.gpus,
         mem_mb=lambda wildcards: run_of(wildcards).runtime.memory_mb,
         runtime=60,
+    params:
+        run=arguments_of,
     message:
         "detect {wildcards.run}"
     shell:
@@ -31,8 +31,6 @@ rule evaluate:
         detections=lambda wildcards: ancient(str(paths_of(wildcards).detections)),
     output:
         "results/runs/{run}/metrics-{key}.json",
-    params:
-        run=arguments_of,
     log:
         "logs/evaluate/{run}-{key}.log",
     benchmark:
@@ -41,6 +39,8 @@ rule evaluate:
     resources:
         mem_mb=1000,
         runtime=30,
+    params:
+        run=arguments_of,
     message:
         "evaluate {wildcards.run}"
     shell:

@@ -1,16 +1,20 @@
 # Which runs there are: those of all tables, at the tables' scale or the one of `--config scale=...`.
 # Names and keys are made by rdfa.identity, so that the paths here are those that the commands write.
-import os
 from pathlib import Path
 
 from rdfa.errors import RdfaError
 from rdfa.identity import data_name, keys, paths, run_name
-from rdfa.reporting.tables import read_table, set_options, stored_key, table_key, table_names
+from rdfa.reporting.tables import (
+    keep_only_current,
+    read_table,
+    set_options,
+    table_key,
+    table_names,
+)
 
 try:
     TABLES = {
-        name: read_table(name, scale=config.get("scale"))[1]
-        for name in table_names()
+        name: read_table(name, scale=config.get("scale"))[1] for name in table_names()
     }
 except RdfaError as error:
     raise WorkflowError(str(error))
@@ -22,10 +26,10 @@ RUNS = {
     for composed in entry.runs
 }
 # One run per data set and key is enough to fetch it.
-DATA = {
-    (data_name(run), keys(run).fetch): (run, row)
-    for run, row in RUNS.values()
-}
+DATA = {(data_name(run), keys(run).fetch): (run, row) for run, row in RUNS.values()}
+
+for name, entries in TABLES.items():
+    keep_only_current(Path(f"results/{name}.csv"), table_key(entries))
 
 
 def run_of(wildcards):
@@ -46,17 +50,11 @@ def arguments_of(wildcards):
 
 
 def metrics_of(wildcards):
-    entries, table = TABLES[wildcards.table], Path(f"results/{wildcards.table}.csv")
-    metrics = [
-        str(paths(composed.run).metrics)
-        for entry in entries
+    return [
+        ancient(str(paths(composed.run).metrics))
+        for entry in TABLES[wildcards.table]
         for composed in entry.runs
     ]
-    if stored_key(table) == table_key(entries):
-        return [ancient(path) for path in metrics]
-    if table.exists():
-        os.utime(table, (0, 0))  # older than its inputs: Snakemake sees that it is stale
-    return metrics
 
 
 wildcard_constraints:

@@ -1,5 +1,4 @@
-# metrics -> tables. A table's name holds no key, so it remembers the key of what it was made of (in its .json), and
-# is made again when that is not the key of now, whatever the ages of files say.
+# metrics -> tables, as CSV, Markdown, averages for DVC and training curves. Stale ones are set aside (runs.smk).
 
 
 rule table:
@@ -10,14 +9,14 @@ rule table:
         markdown="results/{table}.md",
         averages="results/{table}.json",
         curves="results/{table}-curves.csv",
-    params:
-        key=lambda wildcards: table_key(TABLES[wildcards.table]),
-        scale=f"--scale {config['scale']}" if "scale" in config else "",
     log:
         "logs/tables/{table}.log",
     benchmark:
         "logs/benchmarks/tables/{table}.tsv"
     localrule: True
+    params:
+        key=lambda wildcards: table_key(TABLES[wildcards.table]),
+        scale=f"--scale {config['scale']}" if "scale" in config else "",
     message:
         "table {wildcards.table}"
     shell:

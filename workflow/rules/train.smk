@@ -12,8 +12,6 @@ rule train:
         history="results/runs/{run}/history.csv",
         log="results/runs/{run}/log.txt",
         record="results/runs/{run}/run.json",
-    params:
-        run=arguments_of,
     log:
         "logs/train/{run}.log",
     benchmark:
@@ -23,6 +21,8 @@ rule train:
         gpu=lambda wildcards: run_of(wildcards).runtime.gpus,
         mem_mb=lambda wildcards: run_of(wildcards).runtime.memory_mb,
         runtime=lambda wildcards: run_of(wildcards).runtime.minutes,
+    params:
+        run=arguments_of,
     message:
         "train {wildcards.run}"
     shell:

@@ -68,7 +68,7 @@ def selective_scan(
         return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, lengths)
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     keep_states = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    out: Tensor = custom_op.selective_scan_forward(*inputs, lengths, delta_softplus, reverse, keep_states)[0]
+    out: Tensor = custom_op.selective_scan_forward(*inputs, lengths, delta_softplus, reverse, keep_states, backend)[0]
     return out
 
 
@@ -85,6 +85,8 @@ def _check(
 ) -> None:
     if u.dim() != 3 or A.dim() != 2:
         raise ValueError(f"selective_scan: u must be (B, D, T) and A (D, N), not {tuple(u.shape)}, {tuple(A.shape)}")
+    if 0 in u.shape or 0 in A.shape:
+        raise ValueError(f"selective_scan: nothing to scan in u {tuple(u.shape)}, A {tuple(A.shape)}")
     batch, channels, steps = u.shape
     states = A.shape[1]
     expected = {

@@ -84,9 +84,12 @@ def choose(device_type: str, dtype: torch.dtype) -> str:
     return "chunked"
 
 
-def kernel(device_type: str, dtype: torch.dtype) -> Kernel:
-    """The code that serves the custom operator."""
-    module = cpu if choose(device_type, dtype) == "cpu" else chunked
+def kernel(backend: str) -> Kernel:
+    """The code behind the custom operator: "cpu", or "chunked" also where an exported program finds no library."""
+    reason = _missing(backend)
+    if reason is not None:
+        _say_once(backend, reason)
+    module = cpu if backend == "cpu" and reason is None else chunked
     return Kernel(module.forward, module.backward)
 
 

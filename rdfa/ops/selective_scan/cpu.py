@@ -19,7 +19,7 @@ WORK_PER_THREAD = 2**18
 
 
 class _ScanTensor(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("data", "stride_batch", "stride_row", "stride_time")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("data", "stride_batch", "stride_row", "stride_time", "bfloat16")]
 
 
 class _ScanProblem(ctypes.Structure):
@@ -103,7 +103,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Output (B, D, T) in u's dtype and memory order, and the boundary states (empty unless kept)."""
     states = boundary_states(u, A.shape[1], keep_states)
-    out = like(u, torch.float32)
+    out = like(u, _native(u.dtype))
     problem, alive = _problem(u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse)
     problem.out = _tensor(out)
     problem.boundary_states = states.data_ptr() if keep_states else None
@@ -127,13 +127,14 @@ def backward(
     delta_softplus: bool,
     reverse: bool,
 ) -> Gradients:
-    """Gradients of u, delta, A, B, C, D, z, delta_bias in float32 (z's is empty without a z)."""
+    """Gradients of u, delta, A, B, C, D, z, delta_bias, not all in their input's dtype (z's is empty without a z)."""
     channels = u.shape[1]
     per_channel = torch.empty((2, channels), dtype=torch.float32)
-    grad_u, grad_delta, grad_B, grad_C = (like(x, torch.float32) for x in (u, delta, B, C))
-    grad_z = torch.empty(0) if z is None else like(z, torch.float32)
+    grad_u, grad_delta = (like(x, _native(x.dtype)) for x in (u, delta))
+    grad_B, grad_C = (like(x, torch.float32) for x in (B, C))
+    grad_z = torch.empty(0) if z is None else like(z, _native(z.dtype))
     grad_A = torch.empty(A.shape, dtype=torch.float32)
-    grad_out = grad_out.float()
+    grad_out = grad_out.to(_native(grad_out.dtype))
     problem, alive = _problem(u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse)
     problem.boundary_states = states.data_ptr()
     problem.grad_out = _tensor(grad_out)
@@ -161,7 +162,7 @@ def _problem(
     delta_softplus: bool,
     reverse: bool,
 ) -> tuple[_ScanProblem, list[Tensor]]:
-    """The struct, and the tensors that must live for as long as it is used (float32 copies where needed)."""
+    """The struct, and the tensors that must live for as long as it is used (copies where the dtype is foreign)."""
     batch, channels, steps = u.shape
     problem = _ScanProblem(batch=batch, channels=channels, steps=steps, states=A.shape[1])
     problem.softplus, problem.reverse = int(delta_softplus), int(reverse)
@@ -178,13 +179,18 @@ def _problem(
         problem.lengths = alive[-1].data_ptr()
     for name, tensor in (("u", u), ("delta", delta), ("B", B), ("C", C), ("z", z)):
         if tensor is not None:
-            alive.append(tensor.float())
+            alive.append(tensor.float() if name in ("B", "C") else tensor.to(_native(tensor.dtype)))
             setattr(problem, name, _tensor(alive[-1]))
     return problem, alive
 
 
 def _tensor(x: Tensor) -> _ScanTensor:
-    return _ScanTensor(x.data_ptr(), *x.stride())
+    return _ScanTensor(x.data_ptr(), *x.stride(), x.dtype == torch.bfloat16)
+
+
+def _native(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which the kernel reads and writes a tensor of (B, D, T): bfloat16 stays, others become float32."""
+    return dtype if dtype == torch.bfloat16 else torch.float32
 
 
 def _call(function: Callable[..., int], problem: _ScanProblem) -> None:

@@ -1,8 +1,8 @@
 """The scan as PyTorch custom operators: rdfa::selective_scan and its backward.
 
 Registered with shapes for tracing and with autograd, so that torch.compile, torch.export,
-autocast and activation checkpointing accept them. Which code runs (the compiled kernel or the
-chunked PyTorch form) is decided when the operator runs; both save the same boundary states.
+autocast and activation checkpointing accept them. `backend` is "cpu" or "chunked"; both save the
+same boundary states, so that a program exported with one can run with the other.
 """
 
 from typing import Any
@@ -28,11 +28,12 @@ def selective_scan_forward(
     delta_softplus: bool,
     reverse: bool,
     keep_states: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Output (B, D, T), and the boundary states that the backward needs (empty unless `keep_states`)."""
     if lengths is not None:
         check_lengths(lengths, u.shape[-1])
-    kernel = backends.kernel(u.device.type, u.dtype)
+    kernel = backends.kernel(backend)
     return kernel.forward(u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse, keep_states)
 
 
@@ -50,6 +51,7 @@ def _(
     delta_softplus: bool,
     reverse: bool,
     keep_states: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
     return like(u), boundary_states(u, A.shape[1], keep_states)
 
@@ -69,9 +71,10 @@ def selective_scan_backward(
     lengths: Tensor | None,
     delta_softplus: bool,
     reverse: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, delta, A, B, C, D, z, delta_bias, each in its input's dtype; empty for absent inputs."""
-    kernel = backends.kernel(u.device.type, u.dtype)
+    kernel = backends.kernel(backend)
     gradients = kernel.backward(grad_out, states, u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse)
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     du, ddelta, dA, dB, dC, dD, dz, dbias = (
@@ -95,6 +98,7 @@ def _(
     lengths: Tensor | None,
     delta_softplus: bool,
     reverse: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     def vector(x: Tensor | None) -> Tensor:
         return u.new_empty(0) if x is None else x.new_empty(x.shape)
@@ -104,18 +108,18 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    tensors, (ctx.delta_softplus, ctx.reverse, _) = inputs[:9], inputs[9:]
+    tensors, (ctx.delta_softplus, ctx.reverse, _, ctx.backend) = inputs[:9], inputs[9:]
     ctx.save_for_backward(output[1], *tensors)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad_out: Tensor | None, grad_states: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad_out is None:
-        return (None,) * 12
+        return (None,) * 13
     states, *tensors = ctx.saved_tensors
-    gradients = selective_scan_backward(grad_out, states, *tensors, ctx.delta_softplus, ctx.reverse)
+    gradients = selective_scan_backward(grad_out, states, *tensors, ctx.delta_softplus, ctx.reverse, ctx.backend)
     given = (None if x is None else gradient for x, gradient in zip(tensors[:8], gradients, strict=True))
-    return (*given, None, None, None, None)
+    return (*given, None, None, None, None, None)
 
 
 selective_scan_forward.register_autograd(_backward, setup_context=_setup_context)

@@ -152,8 +152,8 @@ inline int scan_backward(const Task& task, const Partials& partial) {
     for (int64_t chunk = task.chunks() - 1; chunk >= 0; chunk--) {
         const int length = task.length(chunk), count = length * padded;
         if (length == 0) continue;
-        load_scalars(task.part(p.B, 0, chunk), states, padded, length, B);
-        load_scalars(task.part(p.C, 0, chunk), states, padded, length, C);
+        load_scalars(task.part<float>(p.B, 0, chunk), states, padded, length, B);
+        load_scalars(task.part<float>(p.C, 0, chunk), states, padded, length, C);
         for (int64_t k = 0; k < blocks; k++) {
             if (k % blocks_per_group == 0)
                 for (int i = 0; i < count; i++) lanes_B[i] = Vec{}, lanes_C[i] = Vec{};

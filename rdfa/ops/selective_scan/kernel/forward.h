@@ -36,14 +36,18 @@ struct Task {
     }
 
     // The part of a tensor that belongs to a chunk's valid steps, from `row` on.
-    View part(const ScanTensor& x, int64_t row, int64_t chunk) const {
-        return advance(view(p, x, b), row, begin(chunk));
+    template <class Element> View<Element> part(const ScanTensor& x, int64_t row, int64_t chunk) const {
+        return view<Element>(p, x, b).from(row, begin(chunk));
     }
     void load_block(const ScanTensor& x, int64_t block, int64_t chunk, float* tile) const {
-        load_tile(part(x, first_channel(block), chunk), rows(block), length(chunk), tile);
+        const int64_t row = first_channel(block);
+        x.bfloat16 ? load_tile(part<Bfloat16>(x, row, chunk), rows(block), length(chunk), tile)
+                   : load_tile(part<float>(x, row, chunk), rows(block), length(chunk), tile);
     }
     void store_block(const ScanTensor& x, int64_t block, int64_t chunk, const float* tile) const {
-        store_tile(part(x, first_channel(block), chunk), rows(block), length(chunk), tile);
+        const int64_t row = first_channel(block);
+        x.bfloat16 ? store_tile(part<Bfloat16>(x, row, chunk), rows(block), length(chunk), tile)
+                   : store_tile(part<float>(x, row, chunk), rows(block), length(chunk), tile);
     }
     Vec load_vector(const float* x, int64_t block) const {
         return load_channels(x ? x + first_channel(block) : nullptr, rows(block));
@@ -107,8 +111,8 @@ inline int scan_forward(const Task& task) {
 
     for (int64_t chunk = 0; chunk < task.chunks(); chunk++) {
         const int length = task.length(chunk);
-        load_scalars(task.part(p.B, 0, chunk), states, padded, length, B);
-        load_scalars(task.part(p.C, 0, chunk), states, padded, length, C);
+        load_scalars(task.part<float>(p.B, 0, chunk), states, padded, length, B);
+        load_scalars(task.part<float>(p.C, 0, chunk), states, padded, length, C);
         for (int64_t k = 0; k < blocks; k++) {
             Vec* h = state + k * padded;
             for (int n = 0; p.boundary_states && n < states; n++)

@@ -2,10 +2,11 @@
 #pragma once
 #include <cstdint>
 
-// A (batch, channel, time) or (batch, state, time) float32 tensor with any strides, in elements.
+// A (batch, channel, time) or (batch, state, time) tensor with any strides, in elements.
 struct ScanTensor {
-    float* data;
+    void* data;
     int64_t stride_batch, stride_row, stride_time;
+    int64_t bfloat16; // its elements are bfloat16, not float32; B, C and their gradients are always float32
 };
 
 struct ScanProblem {

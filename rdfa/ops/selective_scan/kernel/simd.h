@@ -34,10 +34,23 @@ constexpr int W = 4;
 typedef float Vec __attribute__((vector_size(4 * W), aligned(4 * W)));
 typedef float VecUnaligned __attribute__((vector_size(4 * W), aligned(4), may_alias));
 typedef int32_t VecInt __attribute__((vector_size(4 * W), aligned(4 * W)));
+typedef uint32_t VecBits __attribute__((vector_size(4 * W), aligned(4 * W)));
+typedef uint16_t VecHalf __attribute__((vector_size(2 * W), aligned(2), may_alias));
 
 SCAN_INLINE Vec splat(float x) { return Vec{} + x; }
 SCAN_INLINE Vec load(const float* p) { return *(const VecUnaligned*)p; }
 SCAN_INLINE void store(float* p, Vec v) { *(VecUnaligned*)p = v; }
+
+// The upper half of a float32. Storing rounds to the nearest, ties to even.
+struct Bfloat16 {
+    uint16_t bits;
+};
+SCAN_INLINE Vec load(const Bfloat16* p) { return (Vec)(__builtin_convertvector(*(const VecHalf*)p, VecBits) << 16); }
+SCAN_INLINE void store(Bfloat16* p, Vec v) {
+    const VecBits bits = (VecBits)v, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    *(VecHalf*)p = __builtin_convertvector(v == v ? rounded : VecBits{} + 0x7fc0, VecHalf);
+}
+
 // Both let a NaN in x through.
 SCAN_INLINE Vec at_least(Vec x, float low) { return x < splat(low) ? splat(low) : x; }
 SCAN_INLINE Vec at_most(Vec x, float high) { return x > splat(high) ? splat(high) : x; }

@@ -9,10 +9,14 @@
 namespace {
 
 // One batch entry of a tensor in scan order: time 0 is where the scan starts, so that a reversed
-// scan is a negative stride and no loop has to know its direction.
-struct View {
-    float* data;
+// scan is a negative stride and no loop has to know its direction. Strides are in elements.
+template <class Element> struct View {
+    Element* data;
     int64_t row, time;
+
+    View from(int64_t first_row, int64_t first_time) const {
+        return {data + first_row * row + first_time * time, row, time};
+    }
 };
 
 SCAN_INLINE int64_t valid_steps(const ScanProblem& p, int64_t b) { return p.lengths ? p.lengths[b] : p.steps; }
@@ -21,24 +25,34 @@ SCAN_INLINE int64_t valid_steps(const ScanProblem& p, int64_t b) { return p.leng
 SCAN_INLINE int64_t first_valid(const ScanProblem& p, int64_t b) { return p.reverse ? p.steps - valid_steps(p, b) : 0; }
 SCAN_INLINE int64_t last_valid(const ScanProblem& p, int64_t b) { return p.reverse ? p.steps : valid_steps(p, b); }
 
-SCAN_INLINE View view(const ScanProblem& p, const ScanTensor& x, int64_t b) {
-    float* data = x.data + b * x.stride_batch;
+template <class Element> SCAN_INLINE View<Element> view(const ScanProblem& p, const ScanTensor& x, int64_t b) {
+    Element* data = (Element*)x.data + b * x.stride_batch;
     if (!p.reverse) return {data, x.stride_row, x.stride_time};
     return {data + (p.steps - 1) * x.stride_time, x.stride_row, -x.stride_time};
 }
 
-SCAN_INLINE View advance(const View& x, int64_t row, int64_t time) {
-    return {x.data + row * x.row + time * x.time, x.row, x.time};
+SCAN_INLINE float read(const float* p) { return *p; }
+SCAN_INLINE void write(float* p, float x) { *p = x; }
+SCAN_INLINE float read(const Bfloat16* p) {
+    const uint32_t bits = uint32_t(p->bits) << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+SCAN_INLINE void write(Bfloat16* p, float x) {
+    Bfloat16 rounded[W];
+    store(rounded, splat(x));
+    *p = rounded[0];
 }
 
 // Ask for the tile of the next block of channels, which the processor's own prefetchers miss.
-SCAN_INLINE void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
+SCAN_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // tile[t][k] = x[row k, time t] for k < rows, 0 for the other lanes.
-inline void load_tile(const View& x, int rows, int steps, float* tile) {
+template <class Element> inline void load_tile(const View<Element>& x, int rows, int steps, float* tile) {
     if (rows < W) {
         for (int t = 0; t < steps; t++)
-            for (int k = 0; k < W; k++) tile[t * W + k] = k < rows ? x.data[k * x.row + t * x.time] : 0.0f;
+            for (int k = 0; k < W; k++) tile[t * W + k] = k < rows ? read(x.data + k * x.row + t * x.time) : 0.0f;
     } else if (x.row == 1) {
         for (int t = 0; t < steps; t++) {
             store(tile + t * W, load(x.data + t * x.time));
@@ -48,7 +62,7 @@ inline void load_tile(const View& x, int rows, int steps, float* tile) {
         int t = 0;
         if (x.time == 1 || x.time == -1)
             for (; t + W <= steps; t += W) {
-                const float* first = x.data + (x.time > 0 ? t : -(t + W - 1));
+                const Element* first = x.data + (x.time > 0 ? t : -(t + W - 1));
                 Vec lanes[W];
                 for (int k = 0; k < W; k++) {
                     lanes[k] = load(first + k * x.row);
@@ -58,38 +72,39 @@ inline void load_tile(const View& x, int rows, int steps, float* tile) {
                 for (int k = 0; k < W; k++) store(tile + (x.time > 0 ? t + k : t + W - 1 - k) * W, lanes[k]);
             }
         for (; t < steps; t++)
-            for (int k = 0; k < W; k++) tile[t * W + k] = x.data[k * x.row + t * x.time];
+            for (int k = 0; k < W; k++) tile[t * W + k] = read(x.data + k * x.row + t * x.time);
     }
 }
 
 // x[row k, time t] = tile[t][k] for k < rows.
-inline void store_tile(const View& x, int rows, int steps, const float* tile) {
+template <class Element> inline void store_tile(const View<Element>& x, int rows, int steps, const float* tile) {
     if (rows < W) {
         for (int t = 0; t < steps; t++)
-            for (int k = 0; k < rows; k++) x.data[k * x.row + t * x.time] = tile[t * W + k];
+            for (int k = 0; k < rows; k++) write(x.data + k * x.row + t * x.time, tile[t * W + k]);
     } else if (x.row == 1) {
         for (int t = 0; t < steps; t++) store(x.data + t * x.time, load(tile + t * W));
     } else {
         int t = 0;
         if (x.time == 1 || x.time == -1)
             for (; t + W <= steps; t += W) {
-                float* first = x.data + (x.time > 0 ? t : -(t + W - 1));
+                Element* first = x.data + (x.time > 0 ? t : -(t + W - 1));
                 Vec lanes[W];
                 for (int k = 0; k < W; k++) lanes[k] = load(tile + (x.time > 0 ? t + k : t + W - 1 - k) * W);
                 transpose(lanes);
                 for (int k = 0; k < W; k++) store(first + k * x.row, lanes[k]);
             }
         for (; t < steps; t++)
-            for (int k = 0; k < W; k++) x.data[k * x.row + t * x.time] = tile[t * W + k];
+            for (int k = 0; k < W; k++) write(x.data + k * x.row + t * x.time, tile[t * W + k]);
     }
 }
 
 // B or C: scalars[t][n] = x[state n, time t], and 0 for the padding states n >= states.
-inline void load_scalars(const View& x, int states, int padded, int steps, float* scalars) {
+inline void load_scalars(const View<float>& x, int states, int padded, int steps, float* scalars) {
     for (int t = 0; t < steps; t++) {
         const float* source = x.data + t * x.time;
         float* target = scalars + t * padded;
-        for (int n = 0; n < states; n++) target[n] = source[n * x.row];
+        if (x.row == 1) memcpy(target, source, states * sizeof(float));
+        for (int n = 0; x.row != 1 && n < states; n++) target[n] = source[n * x.row];
         for (int n = states; n < padded; n++) target[n] = 0.0f;
     }
 }
@@ -108,16 +123,21 @@ SCAN_INLINE void store_channels(float* target, int rows, Vec v) {
     for (int k = 0; k < rows; k++) target[k] = v[k];
 }
 
-// The steps of batch entry b that are not valid, in a tensor with `rows` rows from `row` on.
-inline void clear_padding(const ScanProblem& p, const ScanTensor& x, int64_t b, int64_t row, int64_t rows) {
-    float* data = x.data + b * x.stride_batch + row * x.stride_row;
+// Zero the steps of batch entry b that are not valid, in `rows` rows from `row` on.
+template <class Element>
+inline void clear_steps(const ScanProblem& p, const ScanTensor& x, int64_t b, int64_t row, int64_t rows) {
+    Element* data = (Element*)x.data + b * x.stride_batch + row * x.stride_row;
     const int64_t start = valid_steps(p, b);
     if (x.stride_row == 1) {
-        for (int64_t t = start; t < p.steps; t++) memset(data + t * x.stride_time, 0, rows * sizeof(float));
+        for (int64_t t = start; t < p.steps; t++) memset(data + t * x.stride_time, 0, rows * sizeof(Element));
     } else {
         for (int64_t k = 0; k < rows; k++)
-            for (int64_t t = start; t < p.steps; t++) data[k * x.stride_row + t * x.stride_time] = 0.0f;
+            for (int64_t t = start; t < p.steps; t++) data[k * x.stride_row + t * x.stride_time] = Element{};
     }
+}
+
+inline void clear_padding(const ScanProblem& p, const ScanTensor& x, int64_t b, int64_t row, int64_t rows) {
+    x.bfloat16 ? clear_steps<Bfloat16>(p, x, b, row, rows) : clear_steps<float>(p, x, b, row, rows);
 }
 
 // Scratch memory of one task, aligned to a cache line; freed at the end of the scope.

@@ -20,16 +20,16 @@ inline Task make_task(const ScanProblem& p, int64_t index) {
     return {p, index / parts, first, last < p.channels ? last : p.channels};
 }
 
-// grad_B and grad_C of one batch entry: the sum over the groups of channels.
-inline void sum_groups(const ScanProblem& p, int64_t b, const ScanTensor& target, const float* partial) {
+// grad_B or grad_C of one batch entry: the sum over the groups of channels, gathered in the first.
+inline void sum_groups(const ScanProblem& p, int64_t b, const ScanTensor& target, float* partial) {
     const int64_t padded = round_up(p.states, kStates);
-    const View out = view(p, target, b);
-    for (int64_t t = first_valid(p, b); t < last_valid(p, b); t++)
-        for (int64_t n = 0; n < p.states; n++) {
-            float sum = 0.0f;
-            for (int64_t g = 0; g < groups(p); g++) sum += partial[(g * p.steps + t) * padded + n];
-            out.data[n * out.row + t * out.time] = sum;
-        }
+    const View<float> out = view<float>(p, target, b);
+    for (int64_t t = first_valid(p, b); t < last_valid(p, b); t++) {
+        float *sum = partial + t * padded, *row = out.data + t * out.time;
+        for (int64_t g = 1; g < groups(p); g++)
+            for (int64_t n = 0; n < padded; n++) sum[n] += sum[g * p.steps * padded + n];
+        for (int64_t n = 0; n < p.states; n++) row[n * out.row] = sum[n];
+    }
     clear_padding(p, target, b, 0, p.states);
 }
 

@@ -1,0 +1,260 @@
+"""Training as a whole: it learns, repeats itself, survives being killed, and learns nothing where there is nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rdfa.data.annotations import read_annotations, write_annotations
+from rdfa.data.features import FeatureStore, FeatureWriter
+from rdfa.errors import RdfaError
+from rdfa.evaluation.average_precision import mean_average_precision
+from rdfa.evaluation.detect import detect
+from rdfa.files import read_json, write_json
+from rdfa.identity import paths
+from rdfa.params import Composed
+from rdfa.stages import detect_stage, evaluate_stage, fetch_stage, load_detector, open_data, train_stage
+from rdfa.training.checkpoint import load_weights
+from tests.conftest import ROOT, TINY
+
+Tiny = Callable[..., Composed]
+
+
+def average_map(composed: Composed, root: Path) -> float:
+    fetch_stage(composed.run, root, None)
+    train_stage(composed, root, tracked=False)
+    detect_stage(composed.run, root)
+    return float(read_json(evaluate_stage(composed.run, root, tracked=False))["average_mAP"])
+
+
+def weights(composed: Composed, root: Path) -> dict[str, torch.Tensor]:
+    return load_weights(paths(composed.run, root).folder / "checkpoint.safetensors")
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_a_model_overfits_two_videos(tiny: Tiny, tmp_path: Path, variant: str) -> None:
+    composed = tiny(
+        variant=variant,
+        overrides=(
+            "source.sample.train_videos=2",
+            "source.sample.max_instances=8",
+            "features.stride=16",
+            "windows.max_length=256",
+            "windows.crop_ratio=null",
+            "model.width=32",
+            "model.heads.width=32",
+            "model.drop_path=0",
+            "training.epochs=150",
+            "training.schedule_epochs=150",
+            "training.learning_rate=3.0e-3",
+            "training.weight_decay=0",
+        ),
+    )
+    run, where = composed.run, paths(composed.run, tmp_path)
+    fetch_stage(run, tmp_path, None)
+    train_stage(composed, tmp_path, tracked=False)
+    data = open_data(run, where)
+    truth = data.annotations.subset(run.train_subset)
+    model = load_detector(run, where.folder)
+    found = detect(run, model, truth.videos, data.annotations.classes, data.store, None, torch.device("cpu"))
+    assert mean_average_precision(truth, found, [0.5], "activitynet").average > 0.9
+
+
+@pytest.mark.parametrize("dataset", ["thumos14", "activitynet"])
+def test_two_trainings_of_one_run_are_bit_identical(tiny: Tiny, tmp_path: Path, dataset: str) -> None:
+    composed = tiny(dataset=dataset)
+    maps = [average_map(composed, tmp_path / name) for name in ("first", "second")]
+    assert maps[0] == maps[1]
+    assert same(weights(composed, tmp_path / "first"), weights(composed, tmp_path / "second"))
+
+
+def test_another_seed_trains_another_model(tiny: Tiny, tmp_path: Path) -> None:
+    first, second = tiny(seed=0), tiny(seed=1)
+    for composed in (first, second):
+        fetch_stage(composed.run, tmp_path, None)
+        train_stage(composed, tmp_path, tracked=False)
+    assert not same(weights(first, tmp_path), weights(second, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_training_stopped_in_mid_epoch_and_resumed_ends_bit_identical(
+    tiny: Tiny, tmp_path: Path, stop: signal.Signals
+) -> None:
+    overrides = (
+        "training.epochs=8",
+        "training.schedule_epochs=8",
+        "training.selection=best_test",
+        "training.selection_from=2",
+    )
+    composed = tiny(overrides=overrides)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    fetch_stage(composed.run, whole, None)
+    train_stage(composed, whole, tracked=False)
+
+    stopped.mkdir()
+    (stopped / "params").symlink_to(ROOT / "params")
+    fetch_stage(composed.run, stopped, None)
+    settings = [f"--set={value}" for value in (*TINY, *overrides)]
+    command = [sys.executable, "-m", "rdfa.cli", "train", "--no-tracking", "thumos14-rdfa-paper-sample-s0", *settings]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=stopped, env=environment, stderr=subprocess.PIPE, text=True)
+    state = paths(composed.run, stopped).state
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.15)  # some steps into the next epoch
+    process.send_signal(stop)
+    process.communicate(timeout=120)
+    assert process.returncode == (-stop if stop == signal.SIGKILL else 130)
+    assert not (paths(composed.run, stopped).folder / "run.json").exists()
+    train_stage(composed, stopped, tracked=False)
+
+    assert same(weights(composed, whole), weights(composed, stopped))
+    for name in ("history.csv", "params.yaml"):
+        first, second = (paths(composed.run, root).folder / name for root in (whole, stopped))
+        assert first.read_text() == second.read_text()
+    assert not state.exists()
+
+
+@pytest.mark.slow
+def test_scrambled_labels_score_near_chance_where_true_ones_do_not(tiny: Tiny, tmp_path: Path) -> None:
+    composed = tiny(
+        overrides=(
+            "source.sample.train_videos=40",
+            "source.sample.test_videos=20",
+            "features.dimension=48",
+            "features.stride=16",
+            "windows.max_length=256",
+            "model.width=32",
+            "model.heads.width=32",
+            "model.block.state=8",
+            "training.epochs=30",
+            "training.schedule_epochs=30",
+            "training.learning_rate=3.0e-3",
+            "training.batch_size=4",
+        )
+    )
+    true = average_map(composed, tmp_path / "true")
+    scrambled = tmp_path / "scrambled"
+    fetch_stage(composed.run, scrambled, None)
+    scramble(paths(composed.run, scrambled).data / "annotations.json", composed.run.train_subset)
+    found = average_map_of_fetched(composed, scrambled)
+    print(f"average mAP: true labels {true:.3f}, scrambled {found:.3f}")
+    assert found < 0.05
+    assert true > 4 * found
+    assert true > 0.15
+
+
+def average_map_of_fetched(composed: Composed, root: Path) -> float:
+    train_stage(composed, root, tracked=False)
+    detect_stage(composed.run, root)
+    return float(read_json(evaluate_stage(composed.run, root, tracked=False))["average_mAP"])
+
+
+def scramble(path: Path, subset: str) -> None:
+    """Shuffle labels over all instances of a subset, and move each instance to a random place of its video."""
+    annotations = json.loads(path.read_text())
+    generator = np.random.default_rng(0)
+    rows = [row for v in annotations["database"].values() if v["subset"] == subset for row in v["annotations"]]
+    labels = generator.permutation([row["label"] for row in rows])
+    for row, label in zip(rows, labels, strict=True):
+        row["label"] = str(label)
+    for video in annotations["database"].values():
+        if video["subset"] == subset:
+            for row in video["annotations"]:
+                length = row["segment"][1] - row["segment"][0]
+                start = generator.uniform(0, video["duration"] - length)
+                row["segment"] = [start, start + length]
+    write_json(path, annotations)
+
+
+def test_two_processes_cannot_train_one_run_at_once(tiny: Tiny, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    composed = tiny()
+    fetch_stage(composed.run, tmp_path, None)
+    state = paths(composed.run, tmp_path).state
+    state.parent.mkdir()
+    with FileLock(state.with_suffix(".lock")), pytest.raises(RdfaError, match="another process is training"):
+        train_stage(composed, tmp_path, tracked=False)
+
+
+def test_a_damaged_state_is_refused_with_what_to_do(tiny: Tiny, tmp_path: Path) -> None:
+    composed = tiny()
+    fetch_stage(composed.run, tmp_path, None)
+    state = paths(composed.run, tmp_path).state
+    state.parent.mkdir()
+    state.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00not json at all!")
+    with pytest.raises(RdfaError, match=r"cannot be resumed from .*delete it"):
+        train_stage(composed, tmp_path, tracked=False)
+
+
+def test_a_loss_that_is_not_a_number_names_step_and_videos(tiny: Tiny, tmp_path: Path) -> None:
+    composed = tiny()
+    fetch_stage(composed.run, tmp_path, None)
+    blow_up(paths(composed.run, tmp_path).data / "features.h5")
+    with pytest.raises(RdfaError, match=r"the loss became (nan|inf) at step 0 on the videos \S+, \S+; look at their"):
+        train_stage(composed, tmp_path, tracked=False)
+    assert not paths(composed.run, tmp_path).folder.exists()
+
+
+def blow_up(path: Path) -> None:
+    """Replace all features by numbers that are finite, but overflow when they are added."""
+    store = FeatureStore(path)
+    everything = [(name, store.split(name), store.shape(name), store.attributes(name)) for name in store.videos]
+    store.close()
+    with FeatureWriter(path) as writer:
+        for name, split, shape, about in everything:
+            writer.add(name, split, np.full(shape, 3e38, dtype=np.float32), **vars(about))
+
+
+def test_training_without_data_says_which_command_fetches_it(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(RdfaError, match="run: rdfa fetch thumos14-rdfa-paper-sample-s0"):
+        train_stage(tiny(), tmp_path, tracked=False)
+
+
+def test_a_split_without_instances_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    composed = tiny()
+    fetch_stage(composed.run, tmp_path, None)
+    path = paths(composed.run, tmp_path).data / "annotations.json"
+    content = json.loads(path.read_text())
+    for video in content["database"].values():
+        if video["subset"] == "Validation":
+            video["annotations"] = []
+    write_json(path, content)
+    with pytest.raises(RdfaError, match="no annotated instance to train on"):
+        train_stage(composed, tmp_path, tracked=False)
+
+
+def test_results_record_what_made_them(tiny: Tiny, tmp_path: Path) -> None:
+    composed = tiny()
+    average_map(composed, tmp_path)
+    record = read_json(paths(composed.run, tmp_path).folder / "run.json")
+    assert record["planted_data"] is True
+    assert len(record["data_digest"]) == 64
+    assert record["made_by"]["libraries"]["torch"] == torch.__version__
+    assert record["made_by"]["python"]
+    metrics = read_json(paths(composed.run, tmp_path).metrics)
+    assert metrics["protocol"] == "activitynet"
+    assert metrics["planted_data"] is True
+
+
+def test_annotations_survive_being_written_and_read(tiny: Tiny, tmp_path: Path) -> None:
+    composed = tiny()
+    fetch_stage(composed.run, tmp_path, None)
+    first = read_annotations(paths(composed.run, tmp_path).data / "annotations.json")
+    write_annotations(tmp_path / "again.json", first)
+    assert [video.name for video in read_annotations(tmp_path / "again.json").videos] == [v.name for v in first.videos]
