@@ -47,7 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--archive", type=Path, help="local copy of the source's archive, instead of downloading it")
     _tracked(_add(commands, "train", "train a run's detector, or go on with an interrupted training", _train))
     _add(commands, "detect", "write a trained run's detections on the test split", _detect)
-    _tracked(_add(commands, "evaluate", "evaluate a run's detections", _evaluate))
+    evaluate = _add(
+        commands, "evaluate", "evaluate a run's detections, or any project's files", _evaluate, optional=True
+    )
+    _tracked(evaluate)
+    _files(evaluate)
     table = commands.add_parser("table", help="write a table from its runs' metrics")
     table.add_argument("name", help="a file of params/tables, without .yaml")
     table.add_argument("--scale", help="instead of the table's own scale")
@@ -68,9 +72,10 @@ def _add(
     name: str,
     help_text: str,
     function: Callable[[argparse.Namespace], None],
+    optional: bool = False,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help_text)
-    parser.add_argument("run", metavar="RUN", help=_RUN)
+    parser.add_argument("run", metavar="RUN", nargs="?" if optional else None, help=_RUN)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a parameter")
     parser.set_defaults(command=function)
     return parser
@@ -78,6 +83,29 @@ def _add(
 
 def _tracked(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-tracking", action="store_true", help="do not log to MLflow")
+
+
+def _files(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("evaluation of files, instead of a RUN")
+    files.add_argument(
+        "--ground-truth", type=Path, help="ActivityNet JSON, or a folder of the THUMOS'14 kit's text files"
+    )
+    files.add_argument("--detections", type=Path, help="ActivityNet result JSON, or a .txt file of the THUMOS'14 kit")
+    files.add_argument("--subset", help="split of the ground truth, if it has several")
+    files.add_argument(
+        "--protocol",
+        choices=["activitynet", "thumos14"],
+        default="activitynet",
+        help="activitynet: what TAL papers report, interpolated AP (default); thumos14: the original challenge kit's",
+    )
+    files.add_argument("--tiou", default="0.5:0.95:0.05", help="START:END:STEP or a list with commas (%(default)s)")
+    files.add_argument(
+        "--count-repeated",
+        action="store_true",
+        help="count ground truth that repeats in a video, as ActivityNet's toolkit does and the others do not",
+    )
+    files.add_argument("--json", type=Path, metavar="FILE", help="write the result with per-class AP")
+    files.add_argument("--csv", type=Path, metavar="FILE", help="write AP per class and tIoU")
 
 
 def _compose(options: argparse.Namespace) -> "Composed":
@@ -94,27 +122,50 @@ def _params(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from rdfa.stages import fetch_stage
+    from rdfa.stages.fetch import fetch_stage
 
     run = _compose(options).run
     print(fetch_stage(run, Path(), options.archive))
 
 
 def _train(options: argparse.Namespace) -> None:
-    from rdfa.stages import train_stage
+    from rdfa.stages.train import train_stage
 
     print(train_stage(_compose(options), Path(), not options.no_tracking))
 
 
 def _detect(options: argparse.Namespace) -> None:
-    from rdfa.stages import detect_stage
+    from rdfa.stages.detect import detect_stage
 
     print(detect_stage(_compose(options).run, Path()))
 
 
+def _evaluate_files(options: argparse.Namespace) -> None:
+    from rdfa.evaluation.of_files import as_csv, as_table, evaluate_files, parse_tious
+    from rdfa.files import write_json, write_text
+
+    if options.run is not None or options.ground_truth is None or options.detections is None:
+        raise RdfaError("evaluate takes a RUN, or --ground-truth and --detections; see `rdfa evaluate --help`")
+    result = evaluate_files(
+        options.ground_truth,
+        options.detections,
+        subset=options.subset,
+        protocol=options.protocol,
+        tious=parse_tious(options.tiou),
+        count_repeated=options.count_repeated,
+    )
+    print(as_table(result), end="")
+    if options.json is not None:
+        write_json(options.json, result.as_json())
+    if options.csv is not None:
+        write_text(options.csv, as_csv(result))
+
+
 def _evaluate(options: argparse.Namespace) -> None:
+    if options.run is None or options.ground_truth is not None or options.detections is not None:
+        return _evaluate_files(options)
     from rdfa.files import read_json
-    from rdfa.stages import evaluate_stage
+    from rdfa.stages.evaluate import evaluate_stage
 
     path = evaluate_stage(_compose(options).run, Path(), not options.no_tracking)
     metrics = read_json(path)
@@ -128,14 +179,14 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
-    from rdfa.stages import table_stage
+    from rdfa.stages.table import table_stage
 
     for path in table_stage(options.name, Path(), options.scale, not options.no_tracking):
         print(path)
 
 
 def _gc(options: argparse.Namespace) -> None:
-    from rdfa.stages import remove_unused, unused_runs
+    from rdfa.stages.unused import remove_unused, unused_runs
 
     unused = unused_runs(Path())
     for folder in unused:

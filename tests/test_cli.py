@@ -225,3 +225,47 @@ def test_gc_lists_unused_runs_and_deletes_only_when_told(checkout: Path, capsys:
 def test_doctor_names_the_backend(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     assert "backend" in capsys.readouterr().out
+
+
+def test_files_of_any_project_are_evaluated(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--ground-truth", str(shared / "data" / "thumos14" / "thumos14.json"), "--subset", "Test"]
+    arguments += ["--detections", str(shared / "golden" / "eval_thumos_pred.json"), "--tiou", "0.3:0.7:0.1"]
+    assert main(["evaluate", *arguments, "--json", str(tmp_path / "o.json"), "--csv", str(tmp_path / "o.csv")]) == 0
+    assert "average    60.915" in capsys.readouterr().out
+    assert json.loads((tmp_path / "o.json").read_text())["average_mAP"] == pytest.approx(0.609151855998, abs=1e-9)
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 22
+
+
+def test_the_challenge_kits_own_files_are_evaluated(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thumos = shared / "data" / "thumos14"
+    arguments = ["--ground-truth", str(thumos / "official" / "annotation_test"), "--protocol", "thumos14"]
+    arguments += ["--detections", str(thumos / "cbr_detections" / "CBR_THUMOS-14_IoU0.5.txt"), "--tiou", "0.5"]
+    assert main(["evaluate", *arguments]) == 0
+    assert "mAP@0.5    30.980" in capsys.readouterr().out  # published: 31.0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        ("{", "not a JSON file"),
+        ("[]", "results"),
+        ('{"results": {"v": [{"label": "a", "score": NaN, "segment": [0, 1]}]}}', "v"),
+        ('{"results": {"v": [{"label": "a", "score": 0.5, "segment": [2, 1]}]}}', "v"),
+    ],
+)
+def test_bad_detection_files_are_told_not_traced(
+    checkout: Path, shared: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    Path("bad.json").write_text(content)
+    truth = str(shared / "data" / "thumos14" / "thumos14.json")
+    told = refused(capsys, "evaluate", "--ground-truth", truth, "--subset", "Test", "--detections", "bad.json")
+    assert "bad.json" in told
+    assert message in told
+
+
+@pytest.mark.parametrize("tious", ["0.5:", "a", "0.5:0.9", "0:1:0", "1.5"])
+def test_bad_thresholds_are_told_with_an_example(shared: Path, capsys: pytest.CaptureFixture[str], tious: str) -> None:
+    arguments = ["--ground-truth", str(shared / "data" / "thumos14" / "thumos14.json"), "--subset", "Test"]
+    arguments += ["--detections", str(shared / "golden" / "eval_thumos_pred.json"), "--tiou", tious]
+    assert ("1.5" if tious == "1.5" else "0.3:0.7:0.1") in refused(capsys, "evaluate", *arguments)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,9 +13,9 @@ from tqdm import tqdm
 from rdfa.data.annotations import Video
 from rdfa.data.detections import Detections
 from rdfa.data.features import FeatureStore
+from rdfa.data.scores import Scores
 from rdfa.data.windows import Batch, TestWindows, Window, collate
 from rdfa.errors import RdfaError
-from rdfa.files import read_json
 from rdfa.models.detector import Detector, Predictions
 from rdfa.models.pyramid import pyramid_points
 from rdfa.ops.nms import nms
@@ -24,9 +23,6 @@ from rdfa.schema import Detection, Run
 
 Candidates = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.int64]]
 """Segments (n, 2), scores (n,), class indices (n,)."""
-
-Scores = Mapping[str, Mapping[str, float]]
-"""Video-level class scores of an external classifier: video, class name, score."""
 
 
 def detect(
@@ -61,22 +57,6 @@ def detect(
             predictions = model(batch.features.to(device), batch.mask.to(device))
             found.append(_in_video(run, batch.windows[0], predictions, classes, scores))
     return _columns([video.name for video in videos], found, classes)
-
-
-def read_scores(path: Path) -> Scores:
-    """Read external video-level scores, JSON `{video: {class: score}}`.
-
-    Raises:
-        RdfaError: absent or of another form.
-    """
-    scores = read_json(path)
-    shaped = isinstance(scores, dict) and all(
-        isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
-        for row in scores.values()
-    )
-    if not shaped:
-        raise RdfaError(f"{path}: external scores must be a JSON object of the form {{video: {{class: score}}}}")
-    return dict(scores)
 
 
 def decode(predictions: Predictions, points: Iterable[Tensor], params: Detection) -> Candidates:

@@ -22,8 +22,7 @@ class Embedding(nn.Module):
         widths = [dimension] + [params.width] * params.embedding_layers
         kernel = params.embedding_kernel
         self.convs = nn.ModuleList(
-            nn.Conv1d(before, after, kernel, padding=kernel // 2, bias=False)
-            for before, after in pairwise(widths)
+            nn.Conv1d(before, after, kernel, padding=kernel // 2, bias=False) for before, after in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(params.width) for _ in self.convs)
         self.masked = params.padding == "masked"

@@ -21,7 +21,11 @@ from rdfa.evaluation.detect import detect
 from rdfa.files import read_json, write_json
 from rdfa.identity import paths
 from rdfa.params import Composed
-from rdfa.stages import detect_stage, evaluate_stage, fetch_stage, load_detector, open_data, train_stage
+from rdfa.stages.detect import detect_stage, load_detector
+from rdfa.stages.evaluate import evaluate_stage
+from rdfa.stages.fetch import fetch_stage
+from rdfa.stages.opened import open_data
+from rdfa.stages.train import train_stage
 from rdfa.training.checkpoint import load_weights
 from tests.conftest import ROOT, TINY
 

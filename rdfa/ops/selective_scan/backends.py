@@ -19,7 +19,7 @@ from rdfa.ops.selective_scan import chunked, cpu, cuda
 from rdfa.ops.selective_scan.layout import Gradients
 
 NAMES = ("reference", "chunked", "cpu", "cuda")
-BUILD_COMMAND = "python -m rdfa.ops.selective_scan.build"
+BUILD_COMMAND = "python -m rdfa.ops.selective_scan.build"  # written out: importing it would run the module twice
 CUDA_COMMAND = "pip install --no-build-isolation mamba-ssm"
 
 _logger = logging.getLogger(__name__)

@@ -48,6 +48,7 @@ inline void replay_chunk(const StateBlock& s, Vec (&h)[kStates], const ChunkTile
 }
 
 // Last step first. `carried` is exp(delta A) dL/dh of the step after, per state.
+template <bool kFirst>
 inline void adjoint_chunk(const StateBlock& s, Vec* carried, const ChunkTiles& tile, float* grad_A) {
     Vec g[kStates], gA[kStates];
     for (int n = 0; n < kStates; n++) g[n] = carried[n], gA[n] = load(grad_A + n * W);
@@ -60,8 +61,8 @@ inline void adjoint_chunk(const StateBlock& s, Vec* carried, const ChunkTiles& t
 #pragma GCC unroll 8
         for (int n = 0; n < kStates; n++) {
             const Vec h = decayed[n] + input * B[n], grad_h = g[n] + dy * C[n], r = grad_h * decayed[n];
-            lanes_C[n] += dy * h;
-            lanes_B[n] += grad_h * input;
+            lanes_C[n] = kFirst ? dy * h : lanes_C[n] + dy * h;
+            lanes_B[n] = kFirst ? grad_h * input : lanes_B[n] + grad_h * input;
             sum_B += grad_h * B[n];
             sum_A += r * s.rates[n];
             gA[n] += r * dt;
@@ -155,8 +156,6 @@ inline int scan_backward(const Task& task, const Partials& partial) {
         load_scalars(task.part<float>(p.B, 0, chunk), states, padded, length, B);
         load_scalars(task.part<float>(p.C, 0, chunk), states, padded, length, C);
         for (int64_t k = 0; k < blocks; k++) {
-            if (k % blocks_per_group == 0)
-                for (int i = 0; i < count; i++) lanes_B[i] = Vec{}, lanes_C[i] = Vec{};
             load_chunk(task, k, chunk, tile);
             for (int n0 = 0; n0 < padded; n0 += kStates) {
                 const int64_t first = k * padded + n0;
@@ -166,7 +165,9 @@ inline int scan_backward(const Task& task, const Partials& partial) {
                 for (int n = 0; n < kStates && n0 + n < states; n++)
                     h[n] = load_channels(task.boundary_state(chunk, n0 + n, k), task.rows(k));
                 replay_chunk(block, h, tile);
-                adjoint_chunk(block, carried + first, tile, partial.grad_A + (block0 * padded + first) * W);
+                float* grad_A = partial.grad_A + (block0 * padded + first) * W;
+                k % blocks_per_group == 0 ? adjoint_chunk<true>(block, carried + first, tile, grad_A)
+                                          : adjoint_chunk<false>(block, carried + first, tile, grad_A);
             }
             store_chunk(task, k, chunk, tile, partial.grad_D + (block0 + k) * W,
                         partial.grad_delta_bias + (block0 + k) * W);

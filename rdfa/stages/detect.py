@@ -1,0 +1,37 @@
+"""`rdfa detect`: a trained run's detections on the test split."""
+
+from pathlib import Path
+
+import torch
+
+from rdfa.data.detections import write_detections
+from rdfa.evaluation.detect import detect
+from rdfa.identity import paths
+from rdfa.models.detector import Detector, build
+from rdfa.schema import Run
+from rdfa.stages.opened import CHECKPOINT, open_data
+from rdfa.training.checkpoint import apply_weights, load_weights
+from rdfa.training.loop import choose_device
+
+
+def detect_stage(run: Run, root: Path) -> Path:
+    """Write the detections of a trained run on its test split; returns their path."""
+    where = paths(run, root)
+    data = open_data(run, where)
+    device = choose_device(run)
+    model = load_detector(run, where.folder).to(device)
+    torch.set_num_threads(run.runtime.threads)
+    videos = data.annotations.subset(run.test_subset).videos
+    found = detect(run, model, videos, data.annotations.classes, data.store, data.scores, device)
+    write_detections(where.detections, found)
+    return where.detections
+
+
+def load_detector(run: Run, folder: Path) -> Detector:
+    """A trained run's detector, with the weights that `detection.weights` names."""
+    path = folder / CHECKPOINT
+    weights = load_weights(path)
+    prefix = f"{run.detection.weights}."
+    model = build(run)
+    apply_weights(model, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}, path)
+    return model.eval()

@@ -1,0 +1,46 @@
+"""`rdfa evaluate RUN`: metrics of a run's detections."""
+
+import csv
+from pathlib import Path
+
+from rdfa.data.annotations import read_annotations
+from rdfa.data.detections import read_detections
+from rdfa.data.fetch import ANNOTATIONS
+from rdfa.evaluation.average_precision import mean_average_precision
+from rdfa.files import read_json, write_json
+from rdfa.identity import Paths, keys, paths, run_name
+from rdfa.params import flatten
+from rdfa.schema import Run
+from rdfa.stages.opened import HISTORY, PARAMS_YAML, RUN_JSON, is_planted, read_manifest
+from rdfa.stages.tags import tags
+from rdfa.tracking import Store, tolerated
+
+
+def evaluate_stage(run: Run, root: Path, tracked: bool = True) -> Path:
+    """Evaluate a run's detections; returns the path of the metrics."""
+    where = paths(run, root)
+    read_manifest(run, where)
+    truth = read_annotations(where.data / ANNOTATIONS, faulty="keep").subset(run.test_subset)
+    detections = read_detections(where.detections)
+    result = mean_average_precision(truth, detections, run.evaluation.tious, run.evaluation.protocol)
+    about = {"run": where.folder.name, "data_set": run.dataset, "scale": run.scale, "planted_data": is_planted(run)}
+    write_json(where.metrics, about | result.as_json())
+    if tracked:
+        with tolerated():
+            store = Store(root)
+            run_id = store.find(keys(run).train) or import_run(store, run, where)
+            named = {f"mAP_{tiou:g}": value for tiou, value in zip(result.tious, result.mean, strict=True)}
+            store.log_results(run_id, named | {"mAP_average": result.average}, [where.metrics, where.detections])
+    return where.metrics
+
+
+def import_run(store: Store, run: Run, where: Paths) -> str:
+    """Rebuild the MLflow run of a result that was made elsewhere; returns its id."""
+    record = read_json(where.folder / RUN_JSON)
+    run_id = store.start(run_name(run), keys(run).train, flatten(run), tags(run, record["data_digest"]))
+    with (where.folder / HISTORY).open(newline="") as file:
+        for row in csv.DictReader(file):
+            store.log_epoch(run_id, {name: float(value) for name, value in row.items() if value})
+    store.log_results(run_id, {}, [where.folder / PARAMS_YAML, where.folder / RUN_JSON])
+    store.end(run_id, "FINISHED")
+    return run_id

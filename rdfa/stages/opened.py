@@ -1,0 +1,65 @@
+"""What several stages need: a run's data set, opened and checked, and the names of a run's files."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from rdfa.data.annotations import Annotations, read_annotations
+from rdfa.data.features import FeatureStore
+from rdfa.data.fetch import ANNOTATIONS, FEATURES, SCORES
+from rdfa.data.scores import Scores, read_scores
+from rdfa.errors import RdfaError
+from rdfa.files import read_json
+from rdfa.identity import Paths, run_name
+from rdfa.schema import Run
+
+CHECKPOINT, RUN_JSON, HISTORY = "checkpoint.safetensors", "run.json", "history.csv"
+PARAMS_YAML, LOG = "params.yaml", "log.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data set's folder, opened."""
+
+    annotations: Annotations
+    store: FeatureStore
+    scores: Scores | None
+    manifest: dict[str, Any]
+
+
+def open_data(run: Run, where: Paths) -> Data:
+    """Open a fetched data set and check it against the parameters.
+
+    Raises:
+        RdfaError: it is not fetched, or disagrees with the run's parameters.
+    """
+    manifest = read_manifest(run, where)
+    # Published annotations have a few segments outside their videos; those of our own sources must have none.
+    annotations = read_annotations(where.data / ANNOTATIONS, faulty="mend" if run.source.kind == "hub" else "refuse")
+    if len(annotations.classes) != run.num_classes:
+        raise RdfaError(
+            f"{where.data / ANNOTATIONS}: has {len(annotations.classes)} classes, but num_classes is {run.num_classes}"
+        )
+    videos = [video for subset in (run.train_subset, run.test_subset) for video in annotations.subset(subset).videos]
+    store = FeatureStore(where.data / FEATURES)
+    store.check(run.features, videos)
+    scores = read_scores(where.data / SCORES) if run.detection.external_classes else None
+    return Data(annotations=annotations, store=store, scores=scores, manifest=manifest)
+
+
+def read_manifest(run: Run, where: Paths) -> dict[str, Any]:
+    """What `rdfa fetch` wrote about the data that this run needs."""
+    if not where.manifest.exists():
+        raise RdfaError(f"{where.data}: the data of {run_name(run)} is not there; run: rdfa fetch {run_name(run)}")
+    return dict(read_json(where.manifest))
+
+
+def data_digest(manifest: dict[str, Any]) -> str:
+    """One digest for all files of a data set, from the checksums in its manifest."""
+    listed = "".join(f"{name}:{file['sha256']}\n" for name, file in sorted(manifest["files"].items()))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def is_planted(run: Run) -> bool:
+    """Whether a run's data was made by the sample source: its numbers say nothing about the papers."""
+    return run.source.kind == "sample"

@@ -1,0 +1,26 @@
+"""`rdfa table`: a table from the metrics of its runs."""
+
+from pathlib import Path
+
+from rdfa.files import write_json, write_text
+from rdfa.identity import keys
+from rdfa.params import PARAMS, read_yaml
+from rdfa.reporting.tables import averages, curves_csv, read_table, rows_of, table_key, to_csv, to_markdown
+from rdfa.tracking import Store, tolerated
+
+
+def table_stage(name: str, root: Path, scale: str | None = None, tracked: bool = True) -> list[Path]:
+    """Write a table as CSV and Markdown, its averages as JSON and its curves as CSV; returns the paths."""
+    table, entries = read_table(name, scale)
+    rows = rows_of(entries, root, read_yaml(PARAMS / "published.yaml"))
+    results = root / "results"
+    files = [results / f"{name}{ending}" for ending in (".csv", ".md", ".json", "-curves.csv")]
+    texts = [to_csv(rows), to_markdown(table.title, rows), None, curves_csv(entries, root)]
+    for path, text in zip(files, texts, strict=True):
+        write_json(path, averages(rows, table_key(entries))) if text is None else write_text(path, text)
+    files[0].with_suffix(".stale.csv").unlink(missing_ok=True)
+    if tracked:
+        with tolerated():
+            children = [keys(composed.run).train for entry in entries for composed in entry.runs]
+            Store(root).log_table(name, table_key(entries), children, files)
+    return files

@@ -1,0 +1,179 @@
+"""`rdfa train`: train a run's detector, or go on with an interrupted training."""
+
+import csv
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from rdfa.data.windows import TrainingWindows
+from rdfa.errors import RdfaError
+from rdfa.evaluation.average_precision import mean_average_precision
+from rdfa.evaluation.detect import detect
+from rdfa.files import write_json, write_text
+from rdfa.identity import Paths, keys, paths, run_name
+from rdfa.models.detector import Detector, build, count_parameters
+from rdfa.models.predictor import Predictor
+from rdfa.params import Composed, flatten, resolved_yaml
+from rdfa.provenance import provenance
+from rdfa.schema import Run
+from rdfa.stages.detect import load_detector
+from rdfa.stages.opened import (
+    CHECKPOINT,
+    HISTORY,
+    LOG,
+    PARAMS_YAML,
+    RUN_JSON,
+    Data,
+    data_digest,
+    is_planted,
+    open_data,
+)
+from rdfa.stages.tags import tags
+from rdfa.tracking import Store, tolerated
+from rdfa.training.checkpoint import save_weights
+from rdfa.training.loop import History, Trained, choose_device, train
+
+
+def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
+    """Train a run, going on where an interrupted call stopped; returns the run's folder.
+
+    Raises:
+        RdfaError: the data is not fetched, another process trains this run, the MLflow store cannot be reached, or
+            training failed for a reason that the message names.
+    """
+    run = composed.run
+    where = paths(run, root)
+    if (where.folder / RUN_JSON).exists():
+        return where.folder
+    data = open_data(run, where)
+    store = Store(root) if tracked else None
+    with _only_trainer(where.state), _log_file(where.state.with_suffix(".log")):
+        run_id = _start_tracking(store, run, where, data) if store else None
+        status = "FAILED"
+        try:
+            trained = train(
+                run,
+                TrainingWindows(
+                    run, data.annotations.subset(run.train_subset).videos, data.annotations.classes, data.store
+                ),
+                where.state,
+                on_epoch=partial(_track_epoch, store, run_id),
+                test_map=_test_map(run, data) if run.training.selection == "best_test" else None,
+            )
+            _write_run(composed, where, data, trained)
+            status = "FINISHED"
+            if store and run_id:
+                with tolerated():
+                    _track_model(store, run_id, run, where)
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            if store and run_id:
+                with tolerated():
+                    store.end(run_id, status)
+        where.state.unlink(missing_ok=True)
+        where.state.with_suffix(".log").unlink(missing_ok=True)
+    return where.folder
+
+
+def _track_epoch(store: Store | None, run_id: str | None, row: dict[str, float]) -> None:
+    if store and run_id:
+        with tolerated():
+            store.log_epoch(run_id, row)
+
+
+def _test_map(run: Run, data: Data) -> Callable[[Detector], float]:
+    """Average mAP on the test split, as a function of a detector (for `selection: best_test`)."""
+    truth = data.annotations.subset(run.test_subset)
+
+    def test_map(model: Detector) -> float:
+        device = next(model.parameters()).device
+        found = detect(run, model, truth.videos, data.annotations.classes, data.store, data.scores, device)
+        return mean_average_precision(truth, found, run.evaluation.tious, run.evaluation.protocol).average
+
+    return test_map
+
+
+def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained) -> None:
+    """Write a trained run's files; run.json last, as the seal."""
+    run = composed.run
+    weights = {f"plain.{name}": value for name, value in trained.plain.items()}
+    weights |= {f"averaged.{name}": value for name, value in trained.averaged.items()}
+    save_weights(where.folder / CHECKPOINT, weights, {"run": where.folder.name})
+    heading = f"# {run_name(run)}, resolved; after each value the file that set it\n"
+    write_text(where.folder / PARAMS_YAML, heading + resolved_yaml(composed))
+    write_text(where.folder / HISTORY, _history_csv(trained.history))
+    log = where.state.with_suffix(".log")
+    write_text(where.folder / LOG, log.read_text(encoding="utf-8") if log.exists() else "")
+    record = {
+        "run": run_name(run),
+        "key": keys(run).train,
+        "data_digest": data_digest(data.manifest),
+        "planted_data": is_planted(run),
+        "parameters": count_parameters(build(run)),
+        "epoch": trained.epoch,
+        "selection": run.training.selection,
+        "seconds": round(trained.seconds, 1),
+        "device": str(choose_device(run)),
+        "threads": run.runtime.threads,
+        "made_by": provenance(),
+    }
+    write_json(where.folder / RUN_JSON, record)
+
+
+def _history_csv(history: History) -> str:
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: f"{value:.10g}" for name, value in row.items()} for row in history)
+    return text.getvalue()
+
+
+def _start_tracking(store: Store, run: Run, where: Paths, data: Data) -> str:
+    digest = data_digest(data.manifest)
+    run_id = store.start(run_name(run), keys(run).train, flatten(run), tags(run, digest))
+    store.log_dataset(run_id, where.data, where.data.name, digest, "training")
+    return run_id
+
+
+def _track_model(store: Store, run_id: str, run: Run, where: Paths) -> None:
+    files = [where.folder / name for name in (PARAMS_YAML, HISTORY, LOG, RUN_JSON)]
+    store.log_results(run_id, {"parameters": count_parameters(build(run))}, files)
+    predictor = Predictor(load_detector(run, where.folder), run.model)
+    store.log_model(run_id, predictor, run.features.dimension, 2 + run.head_classes)
+
+
+@contextmanager
+def _only_trainer(state: Path) -> Iterator[None]:
+    """Hold the run's lock; the system releases it when the process ends, however it ends."""
+    state.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(state.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RdfaError(f"another process is training {state.stem} (it holds {lock.lock_file})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Append what rdfa logs to a file that survives an interruption."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    root = logging.getLogger("rdfa")
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
