@@ -6,8 +6,6 @@ import platform
 import subprocess
 from typing import Any
 
-import torch
-
 import rdfa
 
 _LIBRARIES = ("torch", "numpy", "h5py", "safetensors", "omegaconf", "pydantic", "mlflow", "snakemake", "dvc")
@@ -22,9 +20,15 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": _gpu(),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
     }
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def _git(*arguments: str) -> str | None:

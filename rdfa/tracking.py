@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow's own default retries for minutes
@@ -29,9 +29,11 @@ from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
-from torch import nn
 
 from rdfa.errors import RdfaError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ class Store:
         for file in files:
             self.client.log_artifact(run_id, str(file))
 
-    def log_model(self, run_id: str, model: nn.Module, channels: int, outputs: int) -> None:
+    def log_model(self, run_id: str, model: "nn.Module", channels: int, outputs: int) -> None:
         """Log a module (B, C, T) -> (B, P, outputs) so that `mlflow.pytorch.load_model` gives it back.
 
         MLflow stores modules as pickles. The weights that rdfa itself reads are `checkpoint.safetensors`.

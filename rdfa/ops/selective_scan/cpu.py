@@ -196,7 +196,7 @@ def _tensor(x: Tensor) -> _ScanTensor:
 
 
 def _fresh(x: Tensor) -> Tensor:
-    """Ask Linux for huge pages under a large new tensor: its first touch costs one fault a page, up to 40% of a scan."""
+    """Ask Linux for huge pages under a large new tensor: a fault for each small one takes up to 40% of a scan."""
     if _libc is not None and x.nbytes >= 2 * HUGE_PAGE:
         first, last = -(-x.data_ptr() // HUGE_PAGE), (x.data_ptr() + x.nbytes) // HUGE_PAGE
         _libc.madvise(first * HUGE_PAGE, (last - first) * HUGE_PAGE, MADV_HUGEPAGE)
