@@ -36,14 +36,32 @@ def evaluate_files(
     Raises:
         RdfaError: a file that cannot be read or is not of its format, a subset that does not exist.
     """
-    truth = _choose(read_ground_truth(ground_truth, subset), ground_truth, subset)
-    found: Detections = (read_kit_detections if detections.suffix == ".txt" else read_detections)(detections)
-    return mean_average_precision(truth, found, tious, protocol, count_repeated=count_repeated)
+    return mean_average_precision(
+        read_ground_truth(ground_truth, subset),
+        read_any_detections(detections),
+        tious,
+        protocol,
+        count_repeated=count_repeated,
+    )
 
 
 def read_ground_truth(path: Path, subset: str | None) -> Annotations:
-    """Annotations from JSON or, for a folder, from the kit's text files (`test` unless `subset` says `val`)."""
-    return read_kit_annotations(path, subset or "test") if path.is_dir() else read_annotations(path, faulty="keep")
+    """One split of annotations: from JSON or, for a folder, from the THUMOS'14 kit's text files (`test` by default).
+
+    Raises:
+        RdfaError: unreadable; no such subset; several subsets and none chosen.
+    """
+    if path.is_dir():
+        return read_kit_annotations(path, subset or "test")
+    truth = read_annotations(path, faulty="keep")
+    if subset is None and len(truth.subsets) != 1:
+        raise RdfaError(f"{path}: has the subsets {', '.join(truth.subsets)}: choose one with --subset")
+    return truth.subset(subset or truth.subsets[0])
+
+
+def read_any_detections(path: Path) -> Detections:
+    """Detections from ActivityNet result JSON, or from a `.txt` file of the THUMOS'14 kit."""
+    return (read_kit_detections if path.suffix == ".txt" else read_detections)(path)
 
 
 def parse_tious(text: str) -> list[float]:
@@ -85,14 +103,6 @@ def as_csv(result: MeanAveragePrecision) -> str:
         writer.writerow([name, *(f"{value:.10g}" for value in values), f"{np.mean(values):.10g}"])
     writer.writerow(["mean", *(f"{value:.10g}" for value in result.mean), f"{result.average:.10g}"])
     return text.getvalue()
-
-
-def _choose(truth: Annotations, path: Path, subset: str | None) -> Annotations:
-    if path.is_dir():
-        return truth
-    if subset is None and len(truth.subsets) != 1:
-        raise RdfaError(f"{path}: has the subsets {', '.join(truth.subsets)}: choose one with --subset")
-    return truth.subset(subset or truth.subsets[0])
 
 
 def _remarks(result: MeanAveragePrecision) -> list[str]:

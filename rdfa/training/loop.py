@@ -104,9 +104,12 @@ class _Loop:
         self.model = build(run).to(self.device)
         self.optimizer = optimizer(self.model, run.training)
         self.normalizer = Normalizer(run.training.loss)
-        half = self.device.type == "cuda" and run.training.precision != "float32"
-        self.autocast = partial(torch.autocast, self.device.type, getattr(torch, run.training.precision), enabled=half)
-        self.scaler = torch.amp.GradScaler("cuda", enabled=half and run.training.precision == "float16")
+        precision, cuda = run.training.precision, self.device.type == "cuda"
+        if precision == "float16" and not cuda:
+            raise RdfaError("training.precision 'float16' needs CUDA; on a CPU use 'float32' or 'bfloat16'")
+        half = precision != "float32"
+        self.autocast = partial(torch.autocast, self.device.type, getattr(torch, precision), enabled=half)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=precision == "float16")
         average = AveragedWeights(self.model, run.training.average)
         self.state = State(self.model, self.optimizer, average, _fresh_counters(), {})
         self.steps_per_epoch = len(EpochSampler(run, len(windows), 0))
