@@ -13,7 +13,7 @@ table1: $(VENV)/.installed  ## environment, then the paper's main table at the s
 	@cat results/table1.md
 
 test: $(VENV)/.installed  ## environment, then the whole test suite
-	python -m pytest
+	python -m pytest -n 2 --dist loadgroup
 
 check: $(VENV)/.installed  ## formatting, lint and types
 	ruff format --check rdfa tests benchmarks setup.py

@@ -52,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _tracked(evaluate)
     _files(evaluate)
+    importer = commands.add_parser(
+        "import-checkpoint", help="take a checkpoint of the official RDFA-S6 as a trained run"
+    )
+    importer.add_argument("file", type=Path, metavar="FILE", help="as the official repository saves it (.pt)")
+    _run_arguments(importer, _import_checkpoint)
+    _diagnosis(commands.add_parser("diagnose", help="what kind of errors detections make, as JSON and figures"))
     table = commands.add_parser("table", help="write a table from its runs' metrics")
     table.add_argument("name", help="a file of params/tables, without .yaml")
     table.add_argument("--scale", help="instead of the table's own scale")
@@ -60,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     gc = commands.add_parser("gc", help="list the folders of runs that no table uses any more")
     gc.add_argument("--delete", action="store_true", help="delete them too")
     gc.set_defaults(command=_gc)
+    profile = _add(commands, "profile", "parameters, multiply-accumulates and memory of a run's detector", _profile)
+    profile.add_argument("--measure", action="store_true", help="also time a few training steps on random windows")
     doctor = commands.add_parser(
         "doctor", help="which selective-scan backend is used, why, and how to get a faster one"
     )
@@ -75,10 +83,16 @@ def _add(
     optional: bool = False,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help_text)
+    _run_arguments(parser, function, optional)
+    return parser
+
+
+def _run_arguments(
+    parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], None], optional: bool = False
+) -> None:
     parser.add_argument("run", metavar="RUN", nargs="?" if optional else None, help=_RUN)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a parameter")
     parser.set_defaults(command=function)
-    return parser
 
 
 def _tracked(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +120,23 @@ def _files(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--json", type=Path, metavar="FILE", help="write the result with per-class AP")
     files.add_argument("--csv", type=Path, metavar="FILE", help="write AP per class and tIoU")
+
+
+def _diagnosis(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ground-truth", type=Path, required=True, help="ActivityNet JSON")
+    parser.add_argument("--detections", type=Path, required=True, nargs="+", metavar="FILE", help="result JSON")
+    parser.add_argument("--subset", help="split of the ground truth, if it has several")
+    parser.add_argument("--tiou", default="0.5:0.95:0.05", help="START:END:STEP or a list with commas (%(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where JSON and figures go")
+    parser.add_argument("--name", action="append", default=[], help="of a FILE, once for each (default: file names)")
+    parser.add_argument("--title", help="data set and scale, the heading of the figures")
+    parser.add_argument(
+        "--bins",
+        action="append",
+        default=[],
+        help="quantiles (default), activitynet, thumos14 (DETAD's), or edges, as length=0,3,6,12,18,inf; repeatable",
+    )
+    parser.set_defaults(command=_diagnose)
 
 
 def _compose(options: argparse.Namespace) -> "Composed":
@@ -138,6 +169,12 @@ def _detect(options: argparse.Namespace) -> None:
     from rdfa.stages.detect import detect_stage
 
     print(detect_stage(_compose(options).run, Path()))
+
+
+def _import_checkpoint(options: argparse.Namespace) -> None:
+    from rdfa.stages.import_checkpoint import import_checkpoint_stage
+
+    print(import_checkpoint_stage(options.file, _compose(options), Path()))
 
 
 def _evaluate_files(options: argparse.Namespace) -> None:
@@ -178,6 +215,24 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(path)
 
 
+def _diagnose(options: argparse.Namespace) -> None:
+    from rdfa.evaluation.of_files import parse_tious
+    from rdfa.stages.diagnose import as_table, diagnose_stage
+
+    results = diagnose_stage(
+        options.ground_truth,
+        options.detections,
+        options.out,
+        subset=options.subset,
+        tious=parse_tious(options.tiou),
+        names=options.name,
+        title=options.title,
+        bins=options.bins,
+    )
+    print(as_table(results), end="")
+    print(options.out)
+
+
 def _table(options: argparse.Namespace) -> None:
     from rdfa.stages.table import table_stage
 
@@ -197,6 +252,12 @@ def _gc(options: argparse.Namespace) -> None:
     )
     if options.delete:
         remove_unused(unused)
+
+
+def _profile(options: argparse.Namespace) -> None:
+    from rdfa.stages.profile import profile_stage
+
+    print(profile_stage(_compose(options).run, options.measure), end="")
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -164,6 +164,8 @@ class Block(Section):
     outputs summed. concatenate: a scan per kernel, outputs side by side (released code)."""
     share_bc: bool
     """B and C of every kernel come from the first kernel's convolution (released code)."""
+    gradients: Literal["exact", "official"]
+    """exact: of the forward pass. official: of the released code's defective backward (models/official_backward)."""
     state: Positive
     """N, states per channel."""
     expand: Positive
@@ -176,9 +178,9 @@ class Block(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.share_bc and self.aggregate == "sum_maps":
-            raise ValueError(
-                "block.share_bc means nothing with block.aggregate 'sum_maps', which has one map: set it to false"
-            )
+            raise ValueError("block.share_bc means nothing with block.aggregate 'sum_maps' (one map): set it to false")
+        if self.gradients == "official" and not (self.aggregate == "concatenate" and self.share_bc):
+            raise ValueError("block.gradients 'official' needs block.aggregate 'concatenate' and block.share_bc true")
         if self.dt_min > self.dt_max:
             raise ValueError("block.dt_min exceeds block.dt_max")
         return self
@@ -249,10 +251,9 @@ class Model(Section):
                 raise ValueError(f"regression_ranges: [{low}, {high}] is empty")
         if self.heads.kernel % 2 == 0 or self.embedding_kernel % 2 == 0:
             raise ValueError("heads.kernel and embedding_kernel must be odd, or the length changes")
-        if self.stem.dual == "channel" and self.stem.channel_input == "temporal_output":
-            raise ValueError("stem.dual 'channel' has no temporal path: set stem.channel_input to 'stem_input'")
-        if self.branch.dual == "channel" and self.stem.channel_input == "temporal_output":
-            raise ValueError("branch.dual 'channel' has no temporal path: set stem.channel_input to 'stem_input'")
+        for name, dual in (("stem", self.stem.dual), ("branch", self.branch.dual)):
+            if dual == "channel" and self.stem.channel_input == "temporal_output":
+                raise ValueError(f"{name}.dual 'channel' has no temporal path: set stem.channel_input to 'stem_input'")
         return self
 
 
@@ -299,7 +300,7 @@ class Training(Section):
     loss: Loss
     average: Average
     precision: Literal["float32", "bfloat16", "float16"]
-    """Autocast type on CUDA; the CPU always computes in float32."""
+    """Autocast type; scans keep float32 states. float16 needs CUDA."""
     selection: Literal["last", "best_test"]
     """best_test evaluates on the test split each epoch and keeps the best weights, as the released code does."""
     selection_from: Positive

@@ -3,7 +3,10 @@
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
+
+from rdfa.errors import RdfaError
 
 _RULES: tuple[tuple[str, str], ...] = (
     # official name (with numbers as groups)                 our name
@@ -25,7 +28,12 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"reg_head\.offset_head\.conv\.(\w+)", "offset_head.tower.output.{0}"),
     (r"reg_head\.scale\.(\d+)\.scale", "offset_head.scales.{0}"),
 )
+_SCALES = "offset_head.scales"
 _INSIDE_BLOCK = ((r"conv1ds\.(\d+)\.weight", "conv_weights.{0}"), (r"conv1ds\.(\d+)\.bias", "conv_biases.{0}"))
+_CHANNEL_VECTOR = re.compile(r".*\.drop_path\.scale|neck\.fpn_norms\..*|(cls|reg)_head\.norm\..*")
+"""Vectors (C,) that the official code keeps as (1, C, 1)."""
+_DEPTHWISE = re.compile(r".*\.conv1ds\.\d+\.weight")
+"""Kernels (D, k) that it keeps as (D, 1, k)."""
 
 
 def our_name(official: str) -> str | None:
@@ -58,11 +66,61 @@ def from_official(state: Mapping[str, Tensor], names: Mapping[str, Tensor]) -> t
             surplus.append(official)
         else:
             ours[name] = value.reshape(names[name].shape)
-    if sorted(scales) == list(range(len(names["offset_head.scales"]))):
-        from torch import stack
-
-        ours["offset_head.scales"] = stack([scales[level] for level in sorted(scales)])
+    if sorted(scales) == list(range(len(names[_SCALES]))):
+        ours[_SCALES] = torch.stack([scales[level] for level in sorted(scales)])
     return ours, surplus
+
+
+def official_name(ours: str) -> str | None:
+    """The official name of one of our parameters, or None if the official detector has no such parameter."""
+    for pattern, template in _RULES:
+        if (found := _inverted(pattern, template, ours)) is not None:
+            return found
+    return None
+
+
+def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate our detector's state dict to the official names and shapes; the inverse of `from_official`.
+
+    Raises:
+        RdfaError: a parameter that the official detector does not have, as the channel path of a branch.
+    """
+    official: dict[str, Tensor] = {}
+    for ours, value in state.items():
+        # One vector here, a parameter per level there.
+        parts = {f"{ours}.{level}": part for level, part in enumerate(value)} if ours == _SCALES else {ours: value}
+        for part_name, part in parts.items():
+            name = official_name(part_name)
+            if name is None:
+                raise RdfaError(
+                    f"{ours}: the official RDFA-S6 has no such parameter; only its own structure is exchanged"
+                )
+            official[name] = part.reshape(_official_shape(name, part))
+    return official
+
+
+def _official_shape(name: str, value: Tensor) -> tuple[int, ...]:
+    shape = tuple(value.shape)
+    if _CHANNEL_VECTOR.fullmatch(name):
+        return (1, *shape, 1)
+    return (shape[0], 1, shape[1]) if _DEPTHWISE.fullmatch(name) else shape
+
+
+def _inverted(pattern: str, template: str, ours: str) -> str | None:
+    """The official name that `_RULES` or `_INSIDE_BLOCK` turn into `ours` by this rule, or None."""
+    groups = re.findall(r"\([^)]*\)", pattern)
+    fixed = re.split(r"\{\d(?:-1)?\}", template)
+    match = re.fullmatch("".join(re.escape(a) + b for a, b in zip(fixed, [*groups, ""], strict=True)), ours)
+    if match is None:
+        return None
+    *front, last = match.groups()
+    if "{0-1}" in template:
+        *front, last = [str(int(match[1]) + 1), *match.groups()[1:]]
+    if groups[-1] == "(.+)":
+        inside = (_inverted(*rule, last) for rule in _INSIDE_BLOCK)
+        last = "dt_proj.bias" if last == "dt_bias" else next((name for name in inside if name), last)
+    values = iter([*front, last])
+    return re.sub(r"\([^)]*\)", lambda _: next(values), pattern).replace("\\.", ".")
 
 
 def _inside_block(name: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rdfa.models.official_backward import projections
 from rdfa.ops.selective_scan import selective_scan
 from rdfa.schema import Block
 
@@ -88,6 +89,8 @@ class FABiS6(nn.Module):
 
     def _direction(self, x: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool) -> list[Tensor]:
         """The scans of one direction: a list of (B, T, D), one per part that is put side by side."""
+        if self.params.gradients == "official":
+            return self._official_direction(x, z, lengths, reverse)
         maps = [
             F.silu(causal_convolution(x, weight, bias, reverse))
             for weight, bias in zip(self.conv_weights, self.conv_biases, strict=True)
@@ -105,6 +108,19 @@ class FABiS6(nn.Module):
         if self.params.aggregate == "sum_outputs":
             return [torch.stack(outputs).sum(0)]
         return outputs
+
+    def _official_direction(self, x: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool) -> list[Tensor]:
+        """The same outputs with the gradients of the released code: only the last kernel passes any to x and z."""
+        sources = [*[(x.detach(), z.detach())] * (len(self.kernels) - 1), (x, z)]
+        maps = [
+            F.silu(causal_convolution(source, weight.detach(), bias.detach(), reverse))
+            for (source, _), weight, bias in zip(sources, self.conv_weights, self.conv_biases, strict=True)
+        ]
+        read = projections(maps, self.x_proj.weight, self.dt_proj.weight)
+        return [
+            self._scan(u, delta, read.b, read.c, gate, lengths, reverse)
+            for u, delta, (_, gate) in zip(read.maps, read.deltas, sources, strict=True)
+        ]
 
     def _scan(
         self, u: Tensor, delta: Tensor, b: Tensor, c: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool

@@ -5,7 +5,7 @@ import pytest
 from rdfa.files import read_json
 from tests.workflow.conftest import ROWS, Clone
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("clone")]
 
 
 def test_repro_after_snakemake_runs_no_job_and_a_second_repro_not_even_snakemake(clone: Clone) -> None:

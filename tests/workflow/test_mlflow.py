@@ -13,7 +13,7 @@ from rdfa.files import read_json
 from rdfa.params import read_yaml
 from tests.workflow.conftest import ROWS, Clone
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("clone")]
 
 
 @pytest.fixture

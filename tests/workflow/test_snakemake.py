@@ -10,7 +10,7 @@ import pytest
 from rdfa.files import read_json
 from tests.workflow.conftest import ROWS, Clone
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("clone")]
 
 
 def table(clone: Clone) -> list[dict[str, str]]:
