@@ -157,7 +157,7 @@ class Windows(Section):
 
 
 class Block(Section):
-    """The Feature Aggregated Bi-S6 block (paper section 3; `papers.md` names the open points)."""
+    """The Feature Aggregated Bi-S6 block (paper section 3; docs/fidelity.md names the open points)."""
 
     aggregate: Literal["sum_maps", "sum_outputs", "concatenate"]
     """sum_maps: the convolutions' outputs are summed, one scan (paper). sum_outputs: a scan per kernel,
