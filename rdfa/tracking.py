@@ -103,7 +103,7 @@ class Store:
         MLflow stores modules as pickles. The weights that rdfa itself reads are `checkpoint.safetensors`.
         """
         signature = ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, channels, -1), "features")]),
+            inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, channels, -1))]),
             outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, outputs))]),
         )
         with mlflow.start_run(run_id=run_id):
