@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -53,15 +53,23 @@ def write_json(path: Path | str, value: Any, indent: int | None = 1) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Read a JSON file.
+def read_json(
+    path: Path | str,
+    *,
+    object_hook: Callable[[dict[str, Any]], Any] | None = None,
+    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
+    """Read a JSON file; the hooks are the decoder's own, which see each object while the file is being read.
 
     Raises:
-        RdfaError: no such file, not UTF-8, or not JSON (with line and column).
+        RdfaError: no such file, unreadable, empty, not UTF-8 or not JSON (with line and column).
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if not text.strip():
+            raise RdfaError(f"{path}: the file is empty")
+        return json.loads(text, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
     except FileNotFoundError as error:
         raise RdfaError(f"{path}: no such file") from error
     except OSError as error:

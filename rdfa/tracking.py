@@ -9,12 +9,14 @@ import math
 import os
 import sqlite3
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it narrates the making of its tables
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow's own default retries for minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
@@ -79,7 +81,9 @@ class Store:
 
     def log_dataset(self, run_id: str, folder: Path, name: str, digest: str, context: str) -> None:
         """Note the data that a run used, with its digest (at most 36 characters)."""
-        dataset = MetaDataset(resolve_dataset_source(str(folder.resolve())), name=name, digest=digest[:36])
+        with warnings.catch_warnings(action="ignore"):  # of the ways to read a folder's path the first is right
+            source = resolve_dataset_source(str(folder.resolve()))
+        dataset = MetaDataset(source, name=name, digest=digest[:36])
         used = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
         self.client.log_inputs(run_id, [used])
 

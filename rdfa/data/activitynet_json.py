@@ -1,39 +1,10 @@
 """Reading the two JSON layouts of the ActivityNet toolkit: what annotations and detections share."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rdfa.errors import RdfaError
-
-
-def load_json(
-    path: Path | str,
-    *,
-    object_hook: Callable[[dict[str, Any]], Any] | None = None,
-    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
-) -> Any:
-    """Parse a JSON file with the decoder's hooks.
-
-    Unlike `rdfa.files.read_json` it lets a caller take objects apart while they are being parsed: half a
-    million detections then never exist as dicts, which halves the time and quarters the memory.
-
-    Raises:
-        RdfaError: no such file, unreadable, empty, not UTF-8 or not JSON.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        if not text.strip():
-            raise RdfaError(f"{path}: the file is empty")
-        return json.loads(text, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
-    except FileNotFoundError as error:
-        raise RdfaError(f"{path}: no such file") from error
-    except OSError as error:
-        raise RdfaError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise RdfaError(f"{path}: not a JSON file ({error})") from error
 
 
 def without_duplicate_keys(path: Path | str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:

@@ -20,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rdfa.data.activitynet_json import load_json, member, without_duplicate_keys
+from rdfa.data.activitynet_json import member, without_duplicate_keys
 from rdfa.errors import RdfaError
-from rdfa.files import write_text
+from rdfa.files import read_json, write_text
 
 LAYOUT = '{"database": {video: {"subset", "duration", "annotations": [{"segment", "label"}]}}}'
 
@@ -118,7 +118,7 @@ def read_annotations(path: Path | str, *, faulty: Faulty = "refuse") -> Annotati
         RdfaError: the file is absent, not JSON or of another layout; a number is NaN, infinite or not a
             number; a video occurs twice; a label is not in the file's own `classes`; a faulty segment.
     """
-    content = load_json(path, object_pairs_hook=without_duplicate_keys(path))
+    content = read_json(path, object_pairs_hook=without_duplicate_keys(path))
     database = member(path, content, "database", LAYOUT)
     heads, segments, labels = _flatten(path, database)
     counts = [len(each) for each in labels]

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rdfa.data.activitynet_json import load_json, member, without_duplicate_keys
+from rdfa.data.activitynet_json import member, without_duplicate_keys
 from rdfa.errors import RdfaError
-from rdfa.files import written_whole
+from rdfa.files import read_json, written_whole
 
 LAYOUT = '{"results": {video: [{"label", "score", "segment": [start, end]}]}}'
 
@@ -55,7 +55,7 @@ def read_detections(path: Path | str) -> Detections:
             and value.
     """
     parser = _RowParser()
-    content = load_json(path, object_hook=parser)
+    content = read_json(path, object_hook=parser)
     results = member(path, content, "results", LAYOUT)
     counts = []
     for video, rows in results.items():
@@ -64,7 +64,7 @@ def read_detections(path: Path | str) -> Detections:
             raise RdfaError(f"{path}: {_what_is_wrong(video, rows)}")
         counts.append(len(rows))
     if sum(counts) != len(parser.codes) or len(parser.numbers) != 3 * len(parser.codes):
-        load_json(path, object_pairs_hook=without_duplicate_keys(path))
+        read_json(path, object_pairs_hook=without_duplicate_keys(path))
         raise RdfaError(f"{path}: has detections outside 'results'; the layout is {LAYOUT}")
     for label in parser.labels:
         if not isinstance(label, str):

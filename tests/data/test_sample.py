@@ -61,10 +61,6 @@ def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return run, folder, time.perf_counter() - started
 
 
-def test_a_data_set_takes_less_than_three_seconds(planted: tuple[Run, Path, float]) -> None:
-    assert planted[2] < 3
-
-
 def test_the_files_agree_with_each_other_and_with_the_parameters(planted: tuple[Run, Path, float]) -> None:
     run, folder, _ = planted
     fps = run.features.fps or 0.0
