@@ -128,7 +128,7 @@ def set_options(row: Row) -> list[str]:
 
 
 def rows_of(entries: Sequence[Entry], root: Path, published: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One dictionary per row of a table, the CSV's columns as keys; mAP in per cent.
+    """One dictionary per row of a table, the CSV's columns as keys; mAP in per cent. `row` names it in plots.
 
     Raises:
         RdfaError: a run's metrics are missing; says which command makes them.
@@ -150,7 +150,8 @@ def to_markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as Markdown: one block per list of tIoUs, so that no column is empty throughout."""
     blocks: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        blocks.setdefault(tuple(name for name, value in row.items() if value not in ("", None)), []).append(row)
+        shown = (name for name, value in row.items() if value not in ("", None) and name != "row")
+        blocks.setdefault(tuple(shown), []).append(row)
     lines = [f"# {title}", ""]
     if any(row["scale"] == "sample" for row in rows):
         lines += [SAMPLE_NOTE, ""]
@@ -213,6 +214,7 @@ def _row(entry: Entry, root: Path, tious: Sequence[float], published: Mapping[st
         "parameters": records[0]["parameters"],
         "selection": " ".join(dict.fromkeys(f"{record['selection']} (epoch {record['epoch']})" for record in records)),
         "runs": " ".join(paths(composed.run).folder.name for composed in entry.runs),
+        "row": f"{run.dataset} {entry.row.label or run.variant}",
     }
     return row
 
