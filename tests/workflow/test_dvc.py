@@ -1,9 +1,11 @@
 """DVC: `data.dvc` knows the data, `dvc repro` runs the workflow and does no job twice."""
 
+from pathlib import Path
+
 import pytest
 
 from rdfa.files import read_json
-from tests.workflow.conftest import ROWS, Clone
+from tests.workflow.conftest import ROWS, Clone, clone_project, small_table
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("clone")]
 
@@ -58,6 +60,11 @@ def test_data_dvc_knows_every_sample_data_set_byte_for_byte(clone: Clone) -> Non
     assert "deleted" not in listed.replace("deleted:            data/hapt", ""), listed
 
 
-def test_repro_on_a_clone_without_data_makes_everything(clone: Clone) -> None:
-    dry = clone.run("dvc", "repro", "--dry").stdout
-    assert "missing data" not in dry
+def test_repro_on_a_fresh_clone_makes_the_table_and_leaves_snakemake_nothing_to_do(tmp_path: Path) -> None:
+    fresh = clone_project(tmp_path)
+    (fresh.root / "params" / "tables" / "table1.yaml").write_text(small_table(ROWS[:1]))
+    fresh.run("dvc", "repro")
+    assert (fresh.root / "results" / "table1.csv").exists()
+    assert "results" in (fresh.root / "dvc.lock").read_text()
+    assert "Nothing to be done" in fresh.snakemake()
+    assert "didn't change, skipping" in fresh.run("dvc", "repro").stdout
