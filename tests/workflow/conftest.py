@@ -26,17 +26,24 @@ class Clone:
 
     def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command as a user of this checkout would; its output is in the error message if it fails."""
-        variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
-        variables |= {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(self.root),
-            "OMP_NUM_THREADS": "1",
-            **environment,
-        }
+        variables = self.environment() | environment
         done = subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True, check=False)
         if check and done.returncode:
             pytest.fail(f"{' '.join(command)} exited {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
         return done
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command in a process group of its own, to be killed with all that it starts."""
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.environment(), stdout=quiet, stderr=quiet, start_new_session=True
+        )
+
+    def environment(self) -> dict[str, str]:
+        """This process's environment, with the clone's code and without somebody's MLflow server."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return kept | {"PATH": path, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
 
     def snakemake(self, *arguments: str, check: bool = True, **environment: str) -> str:
         """Output of a `snakemake` call for table 1."""

@@ -3,12 +3,14 @@
 import csv
 import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from rdfa.files import read_json
-from tests.workflow.conftest import ROWS, Clone
+from tests.workflow.conftest import ROWS, Clone, clone_project, small_table
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("clone")]
 
@@ -161,6 +163,25 @@ def test_lint_finds_nothing_and_the_readme_shows_the_graph_of_now(clone: Clone) 
     for rule in ("fetch", "train", "detect", "evaluate", "table"):
         assert rule in graph
         assert f"rdfa {rule}" in readme
+
+
+def test_after_kill_9_the_next_call_goes_on_and_ends_in_the_table(tmp_path: Path) -> None:
+    clone = clone_project(tmp_path)
+    table = small_table(ROWS[:1]).replace("epochs: 3", "epochs: 40")
+    (clone.root / "params" / "tables" / "table1.yaml").write_text(table)
+    process = clone.start("snakemake", "--cores", "2", "results/table1.csv")
+    while not list((clone.root / "checkpoints").glob("*.safetensors")) and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)  # Snakemake and its jobs, as when a machine goes down
+    process.wait()
+    assert not list((clone.root / "results" / "runs").glob("*/run.json"))
+    assert "--unlock" in clone.snakemake(check=False)
+    clone.run("snakemake", "--unlock")
+    clone.snakemake()
+    assert (clone.root / "results" / "table1.csv").exists()
+    (log,) = (clone.root / "results" / "runs").glob("*/log.txt")
+    assert "resumed from" in log.read_text()
+    assert "Nothing to be done" in clone.snakemake()
 
 
 def parse(jobs: str) -> dict[str, int]:
