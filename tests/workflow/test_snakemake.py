@@ -65,11 +65,7 @@ def test_a_second_call_does_nothing_and_says_so(clone: Clone) -> None:
 def test_changing_one_parameter_reruns_exactly_what_depends_on_it(
     clone: Clone, path: str, old: str, new: str, jobs: str
 ) -> None:
-    undo = clone.edit(path, old, new)
-    try:
-        assert clone.jobs() == parse(jobs)
-    finally:
-        undo()
+    assert jobs_after_edit(clone, path, old, new) == parse(jobs)
     assert clone.jobs() == {}
 
 
@@ -94,11 +90,7 @@ def test_changing_one_parameter_reruns_exactly_what_depends_on_it(
 def test_changing_code_reruns_exactly_the_stages_that_run_it(
     clone: Clone, path: str, old: str, new: str, jobs: str
 ) -> None:
-    undo = clone.edit(path, old, new)
-    try:
-        assert clone.jobs() == parse(jobs)
-    finally:
-        undo()
+    assert jobs_after_edit(clone, path, old, new) == parse(jobs)
 
 
 def test_a_changed_list_of_rows_rebuilds_only_the_table(clone: Clone) -> None:
@@ -182,6 +174,14 @@ def test_after_kill_9_the_next_call_goes_on_and_ends_in_the_table(tmp_path: Path
     (log,) = (clone.root / "results" / "runs").glob("*/log.txt")
     assert "resumed from" in log.read_text()
     assert "Nothing to be done" in clone.snakemake()
+
+
+def jobs_after_edit(clone: Clone, path: str, old: str, new: str) -> dict[str, int]:
+    undo = clone.edit(path, old, new)
+    try:
+        return clone.jobs()
+    finally:
+        undo()
 
 
 def parse(jobs: str) -> dict[str, int]:
