@@ -17,4 +17,4 @@ rule fetch:
     message:
         "fetch {wildcards.data}"
     shell:
-        "rdfa fetch {params.run:q} 2>&1 | tee {log}"
+        "rdfa fetch {params.run:q} 2>&1 | tee -i {log}"

@@ -22,7 +22,7 @@ rule detect:
     message:
         "detect {wildcards.run}"
     shell:
-        "rdfa detect {params.run:q} 2>&1 | tee {log}"
+        "rdfa detect {params.run:q} 2>&1 | tee -i {log}"
 
 
 rule evaluate:
@@ -44,4 +44,4 @@ rule evaluate:
     message:
         "evaluate {wildcards.run}"
     shell:
-        "rdfa evaluate {params.run:q} 2>&1 | tee {log}"
+        "rdfa evaluate {params.run:q} 2>&1 | tee -i {log}"

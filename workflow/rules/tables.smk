@@ -20,4 +20,4 @@ rule table:
     message:
         "table {wildcards.table}"
     shell:
-        "rdfa table {wildcards.table} {params.scale} 2>&1 | tee {log}"
+        "rdfa table {wildcards.table} {params.scale} 2>&1 | tee -i {log}"

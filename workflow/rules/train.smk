@@ -26,4 +26,4 @@ rule train:
     message:
         "train {wildcards.run}"
     shell:
-        "rdfa train {params.run:q} 2>&1 | tee {log}"
+        "rdfa train {params.run:q} 2>&1 | tee -i {log}"
