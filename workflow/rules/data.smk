@@ -10,6 +10,7 @@ rule fetch:
         "logs/benchmarks/fetch/{data}-{key}.tsv"
     threads: 1
     resources:
+        gpu=0,
         mem_mb=2000,
         runtime=600,
     params:

@@ -37,6 +37,7 @@ rule evaluate:
         "logs/benchmarks/evaluate/{run}-{key}.tsv"
     threads: 1
     resources:
+        gpu=0,
         mem_mb=1000,
         runtime=30,
     params:

@@ -14,6 +14,11 @@ rule table:
     benchmark:
         "logs/benchmarks/tables/{table}.tsv"
     localrule: True
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=1000,
+        runtime=10,
     params:
         key=lambda wildcards: table_key(TABLES[wildcards.table]),
         scale=f"--scale {config['scale']}" if "scale" in config else "",
