@@ -20,15 +20,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rdfa.data.annotations import Annotations, read_annotations
-from rdfa.data.features import FeatureStore
+from rdfa.data.annotations import Annotations
+from rdfa.data.folder import ANNOTATIONS, FEATURES, SCORES, open_folder, subsets
+from rdfa.data.scores import Scores
 from rdfa.data.sources.hapt import write_hapt
 from rdfa.data.sources.sample import write_sample
 from rdfa.errors import RdfaError
 from rdfa.files import read_json, sha256, write_json
 from rdfa.schema import Run
 
-ANNOTATIONS, FEATURES, SCORES = "annotations.json", "features.h5", "external_scores.json"
 _UNFINISHED = (".part", ".old")
 
 
@@ -112,31 +112,21 @@ def _check(run: Run, place: Path, folder: Path) -> Annotations:
     Published annotation files have a few faulty segments, which are mended; our own sources may have none.
     """
     try:
-        annotations = read_annotations(place / ANNOTATIONS, faulty="mend" if run.source.kind == "hub" else "refuse")
-        if len(annotations.classes) != run.num_classes:
-            raise RdfaError(
-                f"{place / ANNOTATIONS}: {len(annotations.classes)} classes, "
-                f"the parameters (num_classes) say {run.num_classes}"
-            )
-        videos = [video for subset in _subsets(run) for video in annotations.subset(subset).videos]
-        store = FeatureStore(place / FEATURES)
+        opened = open_folder(run, place)
+        videos = {video.name for name in subsets(run) for video in opened.annotations.subset(name).videos}
         try:
-            store.check(run.features, videos)
-            for video in videos if run.source.kind == "hub" else ():  # our own sources have checked what they wrote
-                store.read(video.name)
+            for name in sorted(videos) if run.source.kind == "hub" else ():  # our own sources have checked theirs
+                opened.store.read(name)
         finally:
-            store.close()
-        if run.detection.external_classes:
-            _check_scores(place / SCORES, {video.name for video in videos}, set(annotations.classes))
+            opened.store.close()
+        if opened.scores is not None:
+            _check_scores(place / SCORES, opened.scores, videos, set(opened.annotations.classes))
     except RdfaError as error:
         raise RdfaError(str(error).replace(str(place), str(folder))) from error
-    return annotations
+    return opened.annotations
 
 
-def _check_scores(path: Path, videos: set[str], classes: set[str]) -> None:
-    scores = read_json(path)
-    if not isinstance(scores, dict) or not all(isinstance(of_video, dict) for of_video in scores.values()):
-        raise RdfaError(f"{path}: must map videos to {{class: score}}")
+def _check_scores(path: Path, scores: Scores, videos: set[str], classes: set[str]) -> None:
     absent = sorted(videos - set(scores))
     if absent:
         raise RdfaError(f"{path}: {len(absent)} of {len(videos)} videos have no scores: {', '.join(absent[:5])}")
@@ -148,7 +138,7 @@ def _check_scores(path: Path, videos: set[str], classes: set[str]) -> None:
 def _describe(run: Run, place: Path, key: str, annotations: Annotations) -> dict[str, Any]:
     """The manifest: everything about the data that does not depend on when or where it was made."""
     splits = {}
-    for subset in _subsets(run):
+    for subset in subsets(run):
         videos = annotations.subset(subset).videos
         splits[subset] = {
             "videos": len(videos),
@@ -179,10 +169,6 @@ def _is_complete(manifest: Path) -> bool:
         return bool(files) and all(sha256(manifest.parent / name) == file["sha256"] for name, file in files.items())
     except (RdfaError, OSError, KeyError, TypeError, AttributeError):
         return False
-
-
-def _subsets(run: Run) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((run.train_subset, run.test_subset)))
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rdfa.data.annotations import read_annotations
 from rdfa.data.detections import read_detections
-from rdfa.data.fetch import ANNOTATIONS
+from rdfa.data.folder import ANNOTATIONS
 from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.files import read_json, write_json
 from rdfa.identity import Paths, keys, paths, run_name

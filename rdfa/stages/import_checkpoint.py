@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 
 from rdfa.errors import RdfaError
-from rdfa.files import sha256, write_json, write_text
-from rdfa.identity import keys, paths, run_name
+from rdfa.files import sha256
+from rdfa.identity import paths
 from rdfa.models.detector import build, count_parameters
 from rdfa.models.official import from_official, to_official
-from rdfa.params import Composed, resolved_yaml
-from rdfa.provenance import provenance
-from rdfa.stages.opened import CHECKPOINT, HISTORY, LOG, PARAMS_YAML, RUN_JSON, is_planted
-from rdfa.training.checkpoint import save_weights
+from rdfa.params import Composed
+from rdfa.stages.opened import RUN_JSON
+from rdfa.stages.written import write_run
 
 _WEIGHTS = {"model": "plain", "model_ema": "averaged"}
 _HISTORY_HEADER = "epoch,step,loss,classification,regression,positives,learning_rate\n"
@@ -69,26 +68,15 @@ def import_checkpoint_stage(file: Path, composed: Composed, root: Path) -> Path:
         "mAP": _number(content, "mAP"),
     }
     ignored = ", ".join(sorted(content.keys() - _WEIGHTS.keys() - {"epoch", "mAP"}))
-    save_weights(where.folder / CHECKPOINT, weights, {"run": where.folder.name})
-    heading = (
-        f"# {run_name(run)}, resolved; after each value the file that set it. Weights imported, not trained here\n"
-    )
-    write_text(where.folder / PARAMS_YAML, heading + resolved_yaml(composed))
-    write_text(where.folder / HISTORY, _HISTORY_HEADER)
     log = f"imported {file.name} (SHA-256 {source['sha256']}); left out: {ignored or 'nothing'}\n"
-    write_text(where.folder / LOG, log)
     record = {
-        "run": run_name(run),
-        "key": keys(run).train,
         "imported_from": source,
         "data_digest": "unknown: trained elsewhere",
-        "planted_data": is_planted(run),
         "parameters": count_parameters(model),
         "epoch": source["epoch"],
         "selection": "imported",
-        "made_by": provenance(),
     }
-    write_json(where.folder / RUN_JSON, record)
+    write_run(composed, where.folder, weights, _HISTORY_HEADER, log, record, ". Weights imported, not trained here")
     return where.folder
 
 

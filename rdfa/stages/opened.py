@@ -4,10 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from rdfa.data.annotations import Annotations, read_annotations
-from rdfa.data.features import FeatureStore
-from rdfa.data.fetch import ANNOTATIONS, FEATURES, SCORES
-from rdfa.data.scores import Scores, read_scores
+from rdfa.data.folder import DataFolder, open_folder
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import Paths, run_name
@@ -18,12 +15,9 @@ PARAMS_YAML, LOG = "params.yaml", "log.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """A data set's folder, opened."""
+class Data(DataFolder):
+    """A fetched data set, opened."""
 
-    annotations: Annotations
-    store: FeatureStore
-    scores: Scores | None
     manifest: dict[str, Any]
 
 
@@ -34,17 +28,7 @@ def open_data(run: Run, where: Paths) -> Data:
         RdfaError: it is not fetched, or disagrees with the run's parameters.
     """
     manifest = read_manifest(run, where)
-    # Published annotations have a few segments outside their videos; those of our own sources must have none.
-    annotations = read_annotations(where.data / ANNOTATIONS, faulty="mend" if run.source.kind == "hub" else "refuse")
-    if len(annotations.classes) != run.num_classes:
-        raise RdfaError(
-            f"{where.data / ANNOTATIONS}: has {len(annotations.classes)} classes, but num_classes is {run.num_classes}"
-        )
-    videos = [video for subset in (run.train_subset, run.test_subset) for video in annotations.subset(subset).videos]
-    store = FeatureStore(where.data / FEATURES)
-    store.check(run.features, videos)
-    scores = read_scores(where.data / SCORES) if run.detection.external_classes else None
-    return Data(annotations=annotations, store=store, scores=scores, manifest=manifest)
+    return Data(**vars(open_folder(run, where.data)), manifest=manifest)
 
 
 def read_manifest(run: Run, where: Paths) -> dict[str, Any]:

@@ -14,28 +14,24 @@ from rdfa.data.windows import TrainingWindows
 from rdfa.errors import RdfaError
 from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
-from rdfa.files import write_json, write_text
 from rdfa.identity import Paths, keys, paths, run_name
 from rdfa.models.detector import Detector, build, count_parameters
 from rdfa.models.predictor import Predictor
-from rdfa.params import Composed, flatten, resolved_yaml
-from rdfa.provenance import provenance
+from rdfa.params import Composed, flatten
 from rdfa.schema import Run
 from rdfa.stages.detect import load_detector
 from rdfa.stages.opened import (
-    CHECKPOINT,
     HISTORY,
     LOG,
     PARAMS_YAML,
     RUN_JSON,
     Data,
     data_digest,
-    is_planted,
     open_data,
 )
 from rdfa.stages.tags import tags
+from rdfa.stages.written import write_run
 from rdfa.tracking import Store, tolerated
-from rdfa.training.checkpoint import save_weights
 from rdfa.training.loop import History, Trained, choose_device, train
 
 
@@ -101,30 +97,20 @@ def _test_map(run: Run, data: Data) -> Callable[[Detector], float]:
 
 
 def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained) -> None:
-    """Write a trained run's files; run.json last, as the seal."""
-    run = composed.run
+    run, log = composed.run, where.state.with_suffix(".log")
     weights = {f"plain.{name}": value for name, value in trained.plain.items()}
     weights |= {f"averaged.{name}": value for name, value in trained.averaged.items()}
-    save_weights(where.folder / CHECKPOINT, weights, {"run": where.folder.name})
-    heading = f"# {run_name(run)}, resolved; after each value the file that set it\n"
-    write_text(where.folder / PARAMS_YAML, heading + resolved_yaml(composed))
-    write_text(where.folder / HISTORY, _history_csv(trained.history))
-    log = where.state.with_suffix(".log")
-    write_text(where.folder / LOG, log.read_text(encoding="utf-8") if log.exists() else "")
     record = {
-        "run": run_name(run),
-        "key": keys(run).train,
         "data_digest": data_digest(data.manifest),
-        "planted_data": is_planted(run),
         "parameters": count_parameters(build(run)),
         "epoch": trained.epoch,
         "selection": run.training.selection,
         "seconds": round(trained.seconds, 1),
         "device": str(choose_device(run)),
         "threads": run.runtime.threads,
-        "made_by": provenance(),
     }
-    write_json(where.folder / RUN_JSON, record)
+    logged = log.read_text(encoding="utf-8") if log.exists() else ""
+    write_run(composed, where.folder, weights, _history_csv(trained.history), logged, record)
 
 
 def _history_csv(history: History) -> str:
@@ -145,8 +131,8 @@ def _start_tracking(store: Store, run: Run, where: Paths, data: Data) -> str:
 
 def _track_model(store: Store, run_id: str, run: Run, where: Paths) -> None:
     files = [where.folder / name for name in (PARAMS_YAML, HISTORY, LOG, RUN_JSON)]
-    store.log_results(run_id, {"parameters": count_parameters(build(run))}, files)
     predictor = Predictor(load_detector(run, where.folder), run.model)
+    store.log_results(run_id, {"parameters": count_parameters(predictor)}, files)
     store.log_model(run_id, predictor, run.features.dimension, 2 + run.head_classes)
 
 
