@@ -20,7 +20,7 @@ from rdfa.params import as_plain
 from rdfa.schema import Run
 
 PACKAGE = Path(__file__).parent
-_NOT_CODE = {"rdfa.params", "rdfa.schema", "rdfa.errors", "rdfa"}
+_NOT_CODE = ("rdfa.params", "rdfa.schema", "rdfa.errors")
 _SOURCES = {".cpp", ".h", ".cu"}
 _RUN_NAME = re.compile(r"(?P<dataset>[^-]+)-(?P<model_name>[^-]+)-(?P<variant>[^-]+)-(?P<scale>[^-]+)-s(?P<seed>\d+)")
 
@@ -131,7 +131,7 @@ def _closure(modules: Iterable[str]) -> set[str]:
     pending = list(modules)
     while pending:
         name = pending.pop()
-        if name not in found and name not in _NOT_CODE:
+        if name not in found and name != "rdfa" and not name.startswith(_NOT_CODE):
             found.add(name)
             pending.extend(_imports(name))
     return found

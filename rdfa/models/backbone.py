@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from rdfa.models.s6 import FABiS6
 from rdfa.schema import Model, Stem
@@ -109,13 +110,23 @@ class StemBlock(nn.Module):
         self.recurrence, self.from_input = stem.recurrence, stem.residual == "input"
         self.dual = Dual(stem.dual, stem.temporal_kernels, stem, params)
         self.path = AffineDropPath(params.width, params.drop_path, params.path_scale)
+        self.checkpointed = False
+        """Keep only the iterates X_i for the backward pass (Runtime.checkpoint_recurrence)."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """X_{i+1} = path(Dual(X_i)) + X_0, or + X_i with `residual: previous`; (B, T, C) to (B, T, C)."""
         first = x
         for _ in range(self.recurrence):
-            x = self.path(self.dual(x, mask)) + (first if self.from_input else x)
+            added = first if self.from_input else x
+            if self.checkpointed and torch.is_grad_enabled():
+                x = checkpoint(self._iteration, x, added, mask, use_reentrant=False)
+            else:
+                x = self._iteration(x, added, mask)
         return x
+
+    def _iteration(self, x: Tensor, added: Tensor, mask: Tensor) -> Tensor:
+        y: Tensor = self.path(self.dual(x, mask)) + added
+        return y
 
 
 class BranchBlock(nn.Module):

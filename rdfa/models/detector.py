@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rdfa.models.backbone import Backbone
+from rdfa.models.backbone import Backbone, StemBlock
 from rdfa.models.heads import ClassHead, Neck, OffsetHead
 from rdfa.schema import Model, Run
 
@@ -50,7 +50,11 @@ def build(run: Run) -> Detector:
     """The detector of a run, initialised from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return Detector(run.features.dimension, run.head_classes, run.model)
+        model = Detector(run.features.dimension, run.head_classes, run.model)
+    for stem in model.modules():
+        if isinstance(stem, StemBlock):
+            stem.checkpointed = run.runtime.checkpoint_recurrence
+    return model
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -153,3 +153,27 @@ def test_backbone_keeps_lengths_of_a_pyramid(tiny: Callable[..., Composed]) -> N
     run = tiny().run
     levels, masks = Backbone(24, run.model)(torch.randn(2, 24, 64), torch.ones(2, 64, dtype=torch.bool))
     assert [level.shape[1] for level in levels] == [mask.shape[1] for mask in masks] == [64, 32, 16]
+
+
+def test_checkpointed_recurrence_gives_the_same_gradients_and_keeps_less(tiny: Callable[..., Composed]) -> None:
+    def step(checkpointed: bool) -> tuple[list[torch.Tensor], int]:
+        settings = ("model.drop_path=0.5", f"runtime.checkpoint_recurrence={str(checkpointed).lower()}")
+        detector, kept = build(tiny(overrides=settings).run), 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        torch.manual_seed(3)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            predictions = detector(torch.randn(2, detector.backbone.embedding.convs[0].in_channels, 64), mask)
+        total = sum(x.square().sum() for x in (*predictions.logits, *predictions.offsets))
+        total.backward()
+        return [p.grad for p in detector.parameters() if p.grad is not None], kept
+
+    mask = torch.arange(64) < torch.tensor([[64], [40]])
+    (plain, much), (recomputed, little) = step(False), step(True)
+    assert len(plain) == len(recomputed) > 0
+    assert all(torch.equal(a, b) for a, b in zip(plain, recomputed, strict=True))
+    assert little < much

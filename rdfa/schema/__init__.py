@@ -1,0 +1,39 @@
+"""What a run's parameters are: one frozen, typed section per stage, with units and sources.
+
+Reading order: `Run` (everything) holds `Source`, `Features`, `Windows`, `Model`, `Training`,
+`Detection`, `Evaluation` and `Runtime`. Fields have no defaults: every value comes from a file in
+`params/`, so that no constant hides in code. `rdfa.params` composes the files and builds these.
+"""
+
+from rdfa.schema.inference import Detection, Evaluation, Runtime
+from rdfa.schema.model import Block, Branch, Heads, Model, Stem
+from rdfa.schema.run import Run
+from rdfa.schema.section import Name, NotNegative, Positive, Section
+from rdfa.schema.source import Archive, Features, Hub, Sample, Source, Statistics, Windows
+from rdfa.schema.training import Average, Loss, Training
+
+__all__ = [
+    "Archive",
+    "Average",
+    "Block",
+    "Branch",
+    "Detection",
+    "Evaluation",
+    "Features",
+    "Heads",
+    "Hub",
+    "Loss",
+    "Model",
+    "Name",
+    "NotNegative",
+    "Positive",
+    "Run",
+    "Runtime",
+    "Sample",
+    "Section",
+    "Source",
+    "Statistics",
+    "Stem",
+    "Training",
+    "Windows",
+]

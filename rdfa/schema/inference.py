@@ -1,0 +1,57 @@
+"""Detection, its evaluation, and where and with what a run computes."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rdfa.schema.section import Fraction, NotNegative, NotNegativeFloat, Positive, PositiveFloat, Section
+
+
+class Detection(Section):
+    """Decoding and suppression."""
+
+    weights: Literal["averaged", "plain"]
+    score_threshold: Fraction
+    """Class scores below it are not decoded."""
+    top_k: Positive
+    """Candidates per pyramid level that are decoded."""
+    min_duration: NotNegativeFloat
+    """Shortest segment in grid steps."""
+    nms: Literal["gaussian", "linear", "hard", "none"]
+    sigma: PositiveFloat
+    tiou: Fraction
+    """tIoU threshold of hard and linear NMS."""
+    min_score: Fraction
+    max_segments: Positive
+    """Detections kept per video."""
+    multiclass: bool
+    """NMS within each class; otherwise over all classes together."""
+    voting: Fraction
+    """tIoU from which neighbours vote on a boundary; 0 turns voting off. Unused when multiclass (released)."""
+    voting_weight: Literal["score", "score_times_tiou"]
+    external_classes: NotNegative
+    """Top classes of the video-level classifier that each segment is given; 0: the head classifies."""
+
+
+class Evaluation(Section):
+    """How detections are judged."""
+
+    protocol: Literal["activitynet", "thumos14"]
+    tious: Annotated[tuple[Fraction, ...], Field(min_length=1)]
+
+
+class Runtime(Section):
+    """Where and with what a run computes: not part of a run's identity."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Positive
+    """CPU threads of one job."""
+    workers: NotNegative
+    """Processes that read features; 0 reads in the training process."""
+    checkpoint_recurrence: bool
+    """Training recomputes each iteration of the stem in the backward pass instead of keeping what it needs: memory of
+    one iteration instead of r, one more forward pass of the stem, the same gradients to the bit."""
+    gpus: NotNegative
+    """GPUs that a training job reserves with Snakemake."""
+    memory_mb: Positive
+    minutes: Positive

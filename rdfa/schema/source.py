@@ -1,0 +1,136 @@
+"""Where a data set comes from, what its features are, and how a video becomes the model's input."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from rdfa.schema.section import Fraction, NotNegative, NotNegativeFloat, Positive, PositiveFloat, Quantiles, Section
+
+
+class Statistics(Section):
+    """The shape of a data set's annotations, from which the sample source draws."""
+
+    origin: str
+    """Where the numbers come from: measured from which file, or taken from which publication."""
+    video_seconds: Quantiles
+    """Video durations, seconds."""
+    instances_per_video: Quantiles
+    """Annotated instances in a video that has any."""
+    instance_seconds: Quantiles | None
+    """Instance durations in seconds; null where `instance_coverage` is given."""
+    instance_coverage: Quantiles | None
+    """Instance durations as a fraction of their video, for data sets whose instances grow with it."""
+    class_weights: Quantiles
+    """Instances of a class, classes in increasing order: the long tail. Only ratios matter."""
+    classes_per_video: Quantiles
+    """Different classes in one video."""
+    overlapping: Fraction
+    """Share of the instances that overlap another one in time."""
+
+    @model_validator(mode="after")
+    def _one_duration(self) -> Self:
+        if (self.instance_seconds is None) == (self.instance_coverage is None):
+            raise ValueError("give exactly one of instance_seconds and instance_coverage")
+        for name in ("video_seconds", "instances_per_video", "instance_seconds", "instance_coverage", "class_weights"):
+            values = getattr(self, name)
+            if values is not None and list(values) != sorted(values):
+                raise ValueError(f"{name}: quantiles must not decrease")
+        return self
+
+
+class Sample(Section):
+    """How the sample source plants actions into features. All of it is ours."""
+
+    seed: NotNegative
+    """Seed of the generator; the same seed gives the same bytes."""
+    train_videos: Positive
+    test_videos: Positive
+    max_instances: Positive
+    """Instances per video are cut here, so that one video does not take the whole CPU budget."""
+    noise: NotNegativeFloat
+    """Standard deviation of the white noise on each feature channel; an action has amplitude 1."""
+    drift: NotNegativeFloat
+    """Standard deviation of the slow change of a video's background."""
+    background: NotNegativeFloat
+    """Standard deviation of a video's constant background on each feature channel."""
+    gain: Fraction
+    """Amplitudes of videos and of events vary uniformly within 1 - gain and 1 + gain."""
+    distractors: NotNegativeFloat
+    """Background events per planted instance that look like an action without its second half."""
+    confusable: Fraction
+    """Share of an action's appearance that it has in common with its sister class."""
+    actionness: Fraction
+    """Share of an action's appearance that all classes have in common."""
+    ordered: Fraction
+    """Share of the pairs of sister classes that differ in nothing but the order of their two phases."""
+    score_accuracy: Fraction
+    """How often the planted external video-level classifier names the right class first."""
+
+
+class Archive(Section):
+    """A file to be unpacked, known by its checksum."""
+
+    url: str
+    """Where people who have the internet get it."""
+    variable: str
+    """Environment variable that may hold the path of a local copy."""
+    sha256: tuple[str, ...]
+    """Accepted SHA-256 checksums: of the archive itself, or of its content (rdfa.data.sources.archive.content_digest),
+    which is the same however the files were packed."""
+    terms: str
+    """Terms of use, printed where the data is fetched."""
+
+
+class Hub(Section):
+    """A data set of features on the Hugging Face Hub."""
+
+    repository: str
+    suffix: str
+    """What follows a video's name in the name of its feature file."""
+
+
+class Source(Section):
+    """Where a data set comes from; exactly the sub-section of its kind is given."""
+
+    kind: Literal["sample", "hapt", "hub"]
+    statistics: Statistics | None
+    sample: Sample | None
+    archive: Archive | None
+    hub: Hub | None
+
+    @model_validator(mode="after")
+    def _has_its_section(self) -> Self:
+        needed = {"sample": ("sample", "statistics"), "hapt": ("archive",), "hub": ("hub",)}[self.kind]
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"kind {self.kind!r} needs the section {name!r}")
+        return self
+
+
+class Features(Section):
+    """What the feature store must hold; a store that disagrees is refused."""
+
+    encoder: str
+    dimension: Positive
+    """Channels of a feature vector."""
+    stride: Positive
+    """Frames between two feature vectors."""
+    window: Positive
+    """Frames that one feature vector sees."""
+    fps: PositiveFloat | None
+    """Frames per second; null where it differs by video and stands in the store."""
+    keep_every: Positive
+    """Feature vectors are thinned by this factor when read (FineAction: 2)."""
+
+
+class Windows(Section):
+    """How a video becomes the model's input."""
+
+    max_length: Positive
+    """Feature vectors of a training window; shorter test videos are padded to it."""
+    resample: bool
+    """Stretch every video to `max_length` by linear interpolation (ActivityNet)."""
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] | None
+    """Random crops of videos that fit keep a share of their length from this range."""
+    min_kept: Fraction
+    """An instance cut by a crop counts if at least this share of it is inside."""
