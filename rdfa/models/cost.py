@@ -88,7 +88,7 @@ def parts(found: Mapping[str, Cost]) -> dict[str, Cost]:
 
 
 def activation_bytes(run: Run, batch: int, steps: int | None = None) -> int:
-    """Memory that a training step keeps between forward and backward, without parameters, for the exact scan backends.
+    """Memory that a training step keeps between forward and backward, without parameters, with this machine's backend.
 
     What the backward itself allocates, the loss and the optimiser come on top.
     """
@@ -99,7 +99,7 @@ def activation_bytes(run: Run, batch: int, steps: int | None = None) -> int:
         kept.setdefault(tensor.untyped_storage()._cdata, tensor)
         return tensor
 
-    with FakeTensorMode(), use_backend("chunked"):
+    with FakeTensorMode():
         model = _model(run).train()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             predictions = model(*_inputs(run, batch, steps))

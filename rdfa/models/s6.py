@@ -9,34 +9,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rdfa.models.official_backward import projections
-from rdfa.ops.selective_scan import selective_scan
+from rdfa.ops.causal_convolution import causal_maps
+from rdfa.ops.selective_scan import Scan, selective_scans
 from rdfa.schema import Block
-
-
-def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool = False) -> Tensor:
-    """Depthwise convolution that sees the present and the past, or with `reverse` the present and the future.
-
-    forward  y[t] = bias + sum_j weight[:, j] * x[t - (k - 1) + j]
-    reverse  y[t] = bias + sum_j weight[:, j] * x[t + (k - 1) - j]
-
-    so that `reverse` equals flipping, convolving and flipping back. Steps outside count as zero.
-
-    Args:
-        x: (B, T, D).  weight: (D, k).  bias: (D,).
-
-    Returns:
-        (B, T, D).
-    """
-    steps, width = x.shape[1], weight.shape[1]
-    kernel = weight.flip(1) if reverse else weight
-    # As an image of height 1 in channels-last memory, the layout that needs no copy.
-    image = x.transpose(1, 2).unsqueeze(2)
-    padded = F.conv2d(image, kernel[:, None, None, :], bias, padding=(0, width - 1), groups=x.shape[2])
-    start = width - 1 if reverse else 0
-    return padded[:, :, 0, start : start + steps].transpose(1, 2)
 
 
 class FABiS6(nn.Module):
@@ -80,65 +57,53 @@ class FABiS6(nn.Module):
             (B, T, C).
         """
         forward_x, forward_z, backward_x, backward_z = self.in_proj(x).chunk(4, dim=2)
-        outputs = [
-            *self._direction(forward_x, forward_z, lengths, reverse=False),
-            *self._direction(backward_x, backward_z, lengths, reverse=True),
+        scans = [
+            *self._direction(forward_x, forward_z, reverse=False),
+            *self._direction(backward_x, backward_z, reverse=True),
         ]
+        rates = -torch.exp(self.A_log)
+        outputs = [y.mT for y in selective_scans(scans, rates, self.D, self.dt_bias, True, lengths)]
+        if self.params.aggregate == "sum_outputs":
+            count = len(self.kernels)
+            outputs = [torch.stack(outputs[:count]).sum(0), torch.stack(outputs[count:]).sum(0)]
         mixed: Tensor = self.out_proj(torch.cat(outputs, dim=2))
         return mixed
 
-    def _direction(self, x: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool) -> list[Tensor]:
-        """The scans of one direction: a list of (B, T, D), one per part that is put side by side."""
+    def _direction(self, x: Tensor, z: Tensor, reverse: bool) -> list[Scan]:
+        """The scans of one direction, one per map."""
         if self.params.gradients == "official":
-            return self._official_direction(x, z, lengths, reverse)
-        maps = [
-            F.silu(causal_convolution(x, weight, bias, reverse))
-            for weight, bias in zip(self.conv_weights, self.conv_biases, strict=True)
-        ]
+            return self._official_direction(x, z, reverse)
+        maps = causal_maps(x, list(self.conv_weights), list(self.conv_biases), reverse)
         if self.params.aggregate == "sum_maps":
             maps = [torch.stack(maps).sum(0) if len(maps) > 1 else maps[0]]
-        outputs: list[Tensor] = []
+        scans: list[Scan] = []
         shared: tuple[Tensor, Tensor] | None = None
         for u in maps:
             step, b, c = self.x_proj(u).split([self.rank, self.params.state, self.params.state], dim=2)
             if self.params.share_bc:
                 shared = shared or (b, c)
                 b, c = shared
-            outputs.append(self._scan(u, self.dt_proj(step), b, c, z, lengths, reverse))
-        if self.params.aggregate == "sum_outputs":
-            return [torch.stack(outputs).sum(0)]
-        return outputs
+            scans.append(_scan(u, self.dt_proj(step), b, c, z, reverse))
+        return scans
 
-    def _official_direction(self, x: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool) -> list[Tensor]:
-        """The same outputs with the gradients of the released code: only the last kernel passes any to x and z."""
-        sources = [*[(x.detach(), z.detach())] * (len(self.kernels) - 1), (x, z)]
+    def _official_direction(self, x: Tensor, z: Tensor, reverse: bool) -> list[Scan]:
+        """The same scans with the gradients of the released code: only the last kernel passes any to x and z."""
+        weights, biases = ([value.detach() for value in values] for values in (self.conv_weights, self.conv_biases))
         maps = [
-            F.silu(causal_convolution(source, weight.detach(), bias.detach(), reverse))
-            for (source, _), weight, bias in zip(sources, self.conv_weights, self.conv_biases, strict=True)
+            *causal_maps(x.detach(), weights[:-1], biases[:-1], reverse),
+            *causal_maps(x, weights[-1:], biases[-1:], reverse),
         ]
+        gates = [*[z.detach()] * (len(maps) - 1), z]
         read = projections(maps, self.x_proj.weight, self.dt_proj.weight)
         return [
-            self._scan(u, delta, read.b, read.c, gate, lengths, reverse)
-            for u, delta, (_, gate) in zip(read.maps, read.deltas, sources, strict=True)
+            _scan(u, delta, read.b, read.c, gate, reverse)
+            for u, delta, gate in zip(read.maps, read.deltas, gates, strict=True)
         ]
 
-    def _scan(
-        self, u: Tensor, delta: Tensor, b: Tensor, c: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool
-    ) -> Tensor:
-        y = selective_scan(
-            u.transpose(1, 2),
-            delta.transpose(1, 2),
-            -torch.exp(self.A_log),
-            b.transpose(1, 2),
-            c.transpose(1, 2),
-            self.D,
-            z.transpose(1, 2),
-            self.dt_bias,
-            delta_softplus=True,
-            reverse=reverse,
-            lengths=lengths,
-        )
-        return y.transpose(1, 2)
+
+def _scan(u: Tensor, delta: Tensor, b: Tensor, c: Tensor, z: Tensor, reverse: bool) -> Scan:
+    """The scan of a map: (B, T, .) as the (B, ., T) that scans are described in, without copies."""
+    return Scan(u.mT, delta.mT, b.mT, c.mT, z.mT, reverse)
 
 
 def _conv_weight(channels: int, width: int) -> Tensor:

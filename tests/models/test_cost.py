@@ -20,11 +20,11 @@ def thumos(*overrides: str, variant: str = "released") -> Run:
 
 
 def products(steps: int, width: int, kernels: tuple[int, ...]) -> int:
-    """MACs of an FA-Bi-S6 block of the released form: projections, and depthwise convolutions with their overhang."""
+    """MACs of an FA-Bi-S6 block of the released form: projections, and depthwise convolutions."""
     rank, count = -(-width // 16), len(kernels)
     inward, outward = width * 4 * width, 2 * count * width * width
     per_map = width * (rank + 2 * N) + rank * width
-    convolutions = sum(2 * width * k * (steps + k - 1) for k in kernels)
+    convolutions = sum(2 * width * k * steps for k in kernels)
     return steps * (inward + outward + 2 * count * per_map) + convolutions
 
 

@@ -9,7 +9,7 @@ from rdfa.models.backbone import Backbone
 from rdfa.models.detector import Detector, build, count_parameters
 from rdfa.models.predictor import Predictor
 from rdfa.models.pyramid import pyramid_points
-from rdfa.models.s6 import causal_convolution
+from rdfa.ops.causal_convolution import causal_convolution
 from rdfa.params import Composed, compose
 from tests.conftest import ROOT
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from rdfa.models.backbone import AffineDropPath, BranchBlock, Dual, Embedding, StemBlock, halve
 from rdfa.models.detector import Detector
 from rdfa.models.heads import ClassHead, Neck, OffsetHead
-from rdfa.models.s6 import FABiS6, causal_convolution
+from rdfa.models.s6 import FABiS6
+from rdfa.ops.causal_convolution import causal_convolution
 from rdfa.ops.selective_scan import use_backend
 from rdfa.params import compose
 from rdfa.schema import Model

@@ -16,6 +16,7 @@ from torch import Tensor
 from rdfa.doctor import diagnose, self_test
 from rdfa.errors import RdfaError
 from rdfa.ops.selective_scan import (
+    Scan,
     available_backends,
     backends,
     build,
@@ -24,6 +25,7 @@ from rdfa.ops.selective_scan import (
     describe,
     reference,
     selective_scan,
+    selective_scans,
     use_backend,
 )
 from rdfa.ops.selective_scan.layout import boundary_states
@@ -185,24 +187,52 @@ def test_the_library_s_name_changes_with_its_sources(tmp_path: Path, monkeypatch
     assert build.library_name() != before
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_the_cuda_backend_hands_mamba_ssm_flipped_and_masked_inputs(
-    monkeypatch: pytest.MonkeyPatch, reverse: bool
-) -> None:
-    """With the reference in the place of mamba-ssm's function, whose first nine parameters are the same."""
+@pytest.fixture
+def mamba(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batch of each call of mamba-ssm's function, with the reference in its place (same first nine parameters)."""
+    batches: list[int] = []
 
     def selective_scan_fn(u: Tensor, delta: Tensor, A: Tensor, *others: Tensor) -> Tensor:
+        batches.append(len(u))
         return reference.selective_scan(u, delta, A, *others)
 
     interface = SimpleNamespace(selective_scan_fn=selective_scan_fn)
     for name in ("mamba_ssm", "mamba_ssm.ops"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "mamba_ssm.ops.selective_scan_interface", interface)
+    return batches
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_cuda_backend_hands_mamba_ssm_flipped_and_masked_inputs(mamba: list[int], reverse: bool) -> None:
     u, delta, A, B, C = arguments()
     options = {"D": A[:, 0], "z": u - 0.5, "delta_bias": A[:, 1], "delta_softplus": True, "reverse": reverse}
     for lengths in (None, torch.tensor([40, 13])):
         expected = reference.selective_scan(u, delta, A, B, C, **options, lengths=lengths)
         assert torch.allclose(cuda.selective_scan(u, delta, A, B, C, **options, lengths=lengths), expected, atol=1e-6)
+    assert mamba == [2, 2]
+
+
+def test_several_scans_are_one_launch_of_mamba_ssm(mamba: list[int]) -> None:
+    u, delta, A, B, C = arguments()
+    scans = [
+        Scan(u, delta, B, C, u - 0.5, False),
+        Scan(2 * u, delta + 1, C, B, u, True),
+        Scan(-u, delta, B, B, u, True),
+    ]
+    for lengths in (None, torch.tensor([40, 13])):
+        mamba.clear()
+        got = cuda.selective_scans(scans, A, A[:, 0], A[:, 1], True, lengths)
+        expected = selective_scans(scans, A, A[:, 0], A[:, 1], True, lengths)
+        assert mamba == [6]
+        for a, b in zip(got, expected, strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_several_scans_must_be_of_one_shape() -> None:
+    u, delta, A, B, C = arguments()
+    with pytest.raises(ValueError, match="same shape"):
+        selective_scans([Scan(u, delta, B, C, None, False), Scan(u[:1], delta[:1], B[:1], C[:1], None, False)], A)
 
 
 def test_the_doctor_finds_the_backend_correct_and_names_what_would_be_faster(no_library: None) -> None:

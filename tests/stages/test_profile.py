@@ -38,7 +38,6 @@ def test_activation_memory_of_a_small_detector_is_that_of_its_real_tensors() -> 
     import torch
 
     from rdfa.models.detector import build
-    from rdfa.ops.selective_scan import use_backend
 
     run = compose(
         dataset="thumos14",
@@ -54,7 +53,7 @@ def test_activation_memory_of_a_small_detector_is_that_of_its_real_tensors() -> 
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with use_backend("chunked"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         predictions = model(torch.randn(2, 24, 64), torch.ones(2, 64, dtype=torch.bool))
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     real = sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in own)

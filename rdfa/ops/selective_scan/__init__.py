@@ -5,13 +5,16 @@ Read `reference.py` for the definition, `backends.py` for the choice between bac
 `cuda.py` for mamba-ssm, `custom_op.py` for what torch.compile sees.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from rdfa.ops.selective_scan import backends, cuda, custom_op, reference
 from rdfa.ops.selective_scan.backends import available_backends, describe, use_backend
+from rdfa.ops.selective_scan.layout import Scan
 
-__all__ = ["available_backends", "describe", "selective_scan", "use_backend"]
+__all__ = ["Scan", "available_backends", "describe", "selective_scan", "selective_scans", "use_backend"]
 
 
 def selective_scan(
@@ -70,6 +73,36 @@ def selective_scan(
     keep_states = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     out: Tensor = custom_op.selective_scan_forward(*inputs, lengths, delta_softplus, reverse, keep_states, backend)[0]
     return out
+
+
+def selective_scans(
+    scans: Sequence[Scan],
+    A: Tensor,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    lengths: Tensor | None = None,
+) -> list[Tensor]:
+    """Several scans with the same A, D and delta_bias: the kernels and directions of an aggregated block.
+
+    Each output equals `selective_scan`'s. On CUDA they are one launch; elsewhere they follow one another.
+
+    Args:
+        scans: all with u of the same shape and dtype.  lengths: of every scan.
+
+    Raises:
+        ValueError, RdfaError: as `selective_scan`; u's shapes or dtypes differ.
+    """
+    if len({(scan.u.shape, scan.u.dtype) for scan in scans}) != 1:
+        raise ValueError("selective_scans: every scan needs a u of the same shape and dtype")
+    for u, delta, B, C, z, _ in scans:
+        _check(u, delta, A, B, C, D, z, delta_bias, lengths)
+    if backends.choose(scans[0].u.device.type, scans[0].u.dtype) == "cuda":
+        return cuda.selective_scans(scans, A, D, delta_bias, delta_softplus, lengths)
+    return [
+        selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, lengths)
+        for u, delta, B, C, z, reverse in scans
+    ]
 
 
 def _check(

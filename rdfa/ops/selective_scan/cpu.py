@@ -18,7 +18,6 @@ from rdfa.ops.selective_scan.layout import Gradients, boundary_states, like
 WORK_PER_THREAD = 2**18
 """State updates below which another thread costs more than it saves (about 0.1 ms)."""
 
-
 HUGE_PAGE, MADV_HUGEPAGE = 2**21, 14
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 if _libc is not None:
@@ -94,6 +93,16 @@ def use_instruction_set(name: str) -> Iterator[None]:
         _instruction_set = before
 
 
+def instruction_set() -> int:
+    """The instruction set to run: 0 for the fastest, or which one `use_instruction_set` asks for, counted from 1."""
+    return _instruction_set
+
+
+def threads_for(work: int) -> int:
+    """Threads that pay for a number of state updates, or of what costs as much."""
+    return min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD)
+
+
 def forward(
     u: Tensor,
     delta: Tensor,
@@ -109,12 +118,12 @@ def forward(
     keep_states: bool,
 ) -> tuple[Tensor, Tensor]:
     """Output (B, D, T) in u's dtype and memory order, and the boundary states (empty unless kept)."""
-    states = _fresh(boundary_states(u, A.shape[1], keep_states))
-    out = _fresh(like(u, _native(u.dtype)))
+    states = fresh(boundary_states(u, A.shape[1], keep_states))
+    out = fresh(like(u, native(u.dtype)))
     problem, alive = _problem(u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse)
     problem.out = _tensor(out)
     problem.boundary_states = states.data_ptr() if keep_states else None
-    _call(library().rdfa_scan_forward, problem)
+    call(library().rdfa_scan_forward, problem)
     del alive
     return out.to(u.dtype), states
 
@@ -137,11 +146,11 @@ def backward(
     """Gradients of u, delta, A, B, C, D, z, delta_bias, not all in their input's dtype (z's is empty without a z)."""
     channels = u.shape[1]
     per_channel = torch.empty((2, channels), dtype=torch.float32)
-    grad_u, grad_delta = (_fresh(like(x, _native(x.dtype))) for x in (u, delta))
+    grad_u, grad_delta = (fresh(like(x, native(x.dtype))) for x in (u, delta))
     grad_B, grad_C = (like(x, torch.float32) for x in (B, C))
-    grad_z = torch.empty(0) if z is None else _fresh(like(z, _native(z.dtype)))
+    grad_z = torch.empty(0) if z is None else fresh(like(z, native(z.dtype)))
     grad_A = torch.empty(A.shape, dtype=torch.float32)
-    grad_out = grad_out.to(_native(grad_out.dtype))
+    grad_out = grad_out.to(native(grad_out.dtype))
     problem, alive = _problem(u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse)
     problem.boundary_states = states.data_ptr()
     problem.grad_out = _tensor(grad_out)
@@ -151,7 +160,7 @@ def backward(
         problem.grad_z = _tensor(grad_z)
     problem.grad_A = grad_A.data_ptr()
     problem.grad_D, problem.grad_delta_bias = per_channel[0].data_ptr(), per_channel[1].data_ptr()
-    _call(library().rdfa_scan_backward, problem)
+    call(library().rdfa_scan_backward, problem)
     del alive
     return grad_u, grad_delta, grad_A, grad_B, grad_C, per_channel[0], grad_z, per_channel[1]
 
@@ -174,8 +183,7 @@ def _problem(
     problem = _ScanProblem(batch=batch, channels=channels, steps=steps, states=A.shape[1])
     problem.softplus, problem.reverse = int(delta_softplus), int(reverse)
     work = batch * channels * steps * A.shape[1]
-    problem.threads = min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD)
-    problem.instruction_set = _instruction_set
+    problem.threads, problem.instruction_set = threads_for(work), instruction_set()
     alive = []
     for name, vector in (("A", A), ("D", D), ("delta_bias", delta_bias)):
         if vector is not None:
@@ -186,7 +194,7 @@ def _problem(
         problem.lengths = alive[-1].data_ptr()
     for name, tensor in (("u", u), ("delta", delta), ("B", B), ("C", C), ("z", z)):
         if tensor is not None:
-            alive.append(tensor.float() if name in ("B", "C") else tensor.to(_native(tensor.dtype)))
+            alive.append(tensor.float() if name in ("B", "C") else tensor.to(native(tensor.dtype)))
             setattr(problem, name, _tensor(alive[-1]))
     return problem, alive
 
@@ -195,7 +203,7 @@ def _tensor(x: Tensor) -> _ScanTensor:
     return _ScanTensor(x.data_ptr(), *x.stride(), x.dtype == torch.bfloat16)
 
 
-def _fresh(x: Tensor) -> Tensor:
+def fresh(x: Tensor) -> Tensor:
     """Ask Linux for huge pages under a large new tensor: a fault for each small one takes up to 40% of a scan."""
     if _libc is not None and x.nbytes >= 2 * HUGE_PAGE:
         first, last = -(-x.data_ptr() // HUGE_PAGE), (x.data_ptr() + x.nbytes) // HUGE_PAGE
@@ -203,11 +211,16 @@ def _fresh(x: Tensor) -> Tensor:
     return x
 
 
-def _native(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which the kernel reads and writes a tensor of (B, D, T): bfloat16 stays, others become float32."""
+def native(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a kernel reads and writes a tensor of (B, D, T): bfloat16 stays, others become float32."""
     return dtype if dtype == torch.bfloat16 else torch.float32
 
 
-def _call(function: Callable[..., int], problem: _ScanProblem) -> None:
+def call(function: Callable[..., int], problem: ctypes.Structure) -> None:
+    """Call one of the library's functions.
+
+    Raises:
+        MemoryError: there is no memory for its scratch space.
+    """
     if function(ctypes.byref(problem)) != 0:
-        raise MemoryError("selective_scan: no memory for the kernel's scratch space")
+        raise MemoryError("the compiled kernel found no memory for its scratch space")

@@ -4,13 +4,13 @@ mamba-ssm is imported only when a scan on CUDA asks for it, and is used only if 
 its backward really runs: an importable package may still lack a kernel for this GPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from rdfa.ops.selective_scan.layout import check_lengths, valid_steps
+from rdfa.ops.selective_scan.layout import Scan, check_lengths, valid_steps
 
 
 @cache
@@ -46,20 +46,43 @@ def selective_scan(
     lengths: Tensor | None = None,
 ) -> Tensor:
     """`rdfa.ops.selective_scan.selective_scan` by mamba-ssm; a reversed scan works on flipped copies."""
-    timed = [u, delta, B, C, z]
+    return selective_scans([Scan(u, delta, B, C, z, reverse)], A, D, delta_bias, delta_softplus, lengths)[0]
+
+
+def selective_scans(
+    scans: Sequence[Scan],
+    A: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    lengths: Tensor | None,
+) -> list[Tensor]:
+    """`rdfa.ops.selective_scan.selective_scans` by one launch: the scans follow each other in the batch.
+
+    The kernel wants time innermost, so that channel-last inputs are copied in any case; the copy is the stacking.
+    """
+    valid = None
     if lengths is not None:
-        check_lengths(lengths, u.shape[-1])
-        valid = valid_steps(lengths, u.shape[-1])
-        # With u = 0 the padding drives no state, whatever its step sizes; its outputs are masked below.
-        timed = [None if x is None else x.masked_fill(~valid, 0) for x in timed]
-    if reverse:
-        timed = [None if x is None else x.flip(-1) for x in timed]
-    # The kernel takes one dtype for all that varies in time (under autocast they differ), float32 for the rest.
-    u_t, delta_t, B_t, C_t, z_t = (None if x is None else x.to(u.dtype) for x in timed)
+        check_lengths(lengths, scans[0].u.shape[-1])
+        valid = valid_steps(lengths, scans[0].u.shape[-1])
+    dtype = scans[0].u.dtype
+
+    def stacked(parts: Iterable[Tensor | None]) -> Tensor | None:
+        rows = []
+        for part, scan in zip(parts, scans, strict=True):
+            if part is None:
+                return None
+            # With u = 0 the padding drives no state, whatever its step sizes; its outputs are masked below.
+            row = part if valid is None else part.masked_fill(~valid, 0)
+            # The kernel takes one dtype for all that varies in time; under autocast they differ.
+            rows.append((row.flip(-1) if scan.reverse else row).to(dtype))
+        return torch.cat(rows)
+
+    u, delta, B, C, z = (stacked(parts) for parts in list(zip(*scans, strict=True))[:5])
     D, delta_bias = (None if x is None else x.float() for x in (D, delta_bias))
-    out: Tensor = _mamba()(u_t, delta_t, A.float(), B_t, C_t, D, z_t, delta_bias, delta_softplus)
-    out = out.flip(-1) if reverse else out
-    return out if lengths is None else out.masked_fill(~valid, 0)
+    out: Tensor = _mamba()(u, delta, A.float(), B, C, D, z, delta_bias, delta_softplus)
+    outputs = [part.flip(-1) if scan.reverse else part for part, scan in zip(out.chunk(len(scans)), scans, strict=True)]
+    return outputs if valid is None else [part.masked_fill(~valid, 0) for part in outputs]
 
 
 def _mamba() -> Callable[..., Tensor]:

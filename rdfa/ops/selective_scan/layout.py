@@ -1,5 +1,7 @@
 """What the backends share: the layout of outputs and saved states, and the valid steps of a video."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,17 @@ Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
 
 CHUNK = 32
 """Steps between two saved states (the kernel's kChunk)."""
+
+
+class Scan(NamedTuple):
+    """What one of several scans has of its own; shapes as `selective_scan`'s."""
+
+    u: Tensor
+    delta: Tensor
+    B: Tensor
+    C: Tensor
+    z: Tensor | None
+    reverse: bool
 
 
 def like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-// What Python hands to the kernel: one plain struct, mirrored field by field in cpu.py.
+// What Python hands to the kernels: plain structs, mirrored field by field in Python (cpu.py here, causal_convolution.py).
 #pragma once
 #include <cstdint>
 
@@ -27,6 +27,25 @@ struct ScanProblem {
 
     ScanTensor grad_out, grad_u, grad_delta, grad_B, grad_C, grad_z;
     float *grad_A, *grad_D, *grad_delta_bias; // contiguous; grad_D and grad_delta_bias always given
+};
+
+// A (batch, time, channel) tensor whose channels are adjacent; strides in elements.
+struct ConvolutionTensor {
+    void* data;
+    int64_t stride_batch, stride_time;
+};
+
+constexpr int kKernels = 8; // parallel convolutions of one call, at most
+
+struct ConvolutionProblem {
+    int64_t batch, channels, steps, kernels;
+    int32_t reverse, threads, instruction_set;
+    int32_t bfloat16; // the elements of x, out, grad_x and grad_out are bfloat16, not float32
+    ConvolutionTensor x, grad_x;
+    int64_t widths[kKernels];
+    const float *weights[kKernels], *biases[kKernels]; // (width, channels) with the present step last; (channels,)
+    ConvolutionTensor out[kKernels], grad_out[kKernels];
+    float *grad_weights[kKernels], *grad_biases[kKernels]; // one per batch entry, to be added up in order
 };
 
 constexpr int kChunk = 32;      // steps between two saved states

@@ -1,6 +1,7 @@
 // One instruction set's kernel: compiled once per set, with its flags and -DSCAN_VARIANT=<name>.
 // Spreads the tasks over threads and adds up what several tasks contribute to.
 #include "backward.h"
+#include "convolution.h"
 
 #define SCAN_JOIN(a, b) a##b
 #define SCAN_NAME(prefix, variant) SCAN_JOIN(prefix, variant)
@@ -49,7 +50,30 @@ inline void sum_batch(const ScanProblem& p, int64_t d, const Partials* partials)
     }
 }
 
+// Convolutions: one task per batch entry and, where threads would idle, per part of the channels.
+template <int (*function)(const ConvolutionTask&)> inline int convolve(const ConvolutionProblem& p) {
+    const int64_t vectors = (p.channels + W - 1) / W;
+    const int64_t parts = p.batch % p.threads == 0 ? 1 : (vectors < p.threads ? vectors : p.threads);
+    const int64_t tasks = p.batch * parts;
+    int failed = 0;
+#pragma omp parallel for num_threads(p.threads) schedule(dynamic) reduction(| : failed) if (p.threads > 1)
+    for (int64_t i = 0; i < tasks; i++) {
+        const FlushDenormals flush;
+        const int64_t part = i % parts, first = vectors * part / parts * W, last = vectors * (part + 1) / parts * W;
+        failed |= function({p, i / parts, first, last < p.channels ? last : p.channels});
+    }
+    return failed;
+}
+
 } // namespace
+
+extern "C" int SCAN_NAME(convolution_forward_, SCAN_VARIANT)(const ConvolutionProblem* problem) {
+    return convolve<convolution_forward>(*problem);
+}
+
+extern "C" int SCAN_NAME(convolution_backward_, SCAN_VARIANT)(const ConvolutionProblem* problem) {
+    return convolve<convolution_backward>(*problem);
+}
 
 extern "C" int SCAN_NAME(scan_forward_, SCAN_VARIANT)(const ScanProblem* problem) {
     const ScanProblem& p = *problem;

@@ -1,0 +1,159 @@
+"""Parallel depthwise causal convolutions with SiLU: what turns a sequence into the maps that selective scans read.
+
+`causal_maps` chooses; `causal_convolution` is the definition in PyTorch and runs where the compiled kernel
+(`selective_scan/kernel/convolution.h`) does not: on other devices, in float64, without a compiler.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rdfa.ops.selective_scan import backends, cpu
+
+MOST_KERNELS, WIDEST = 8, 64
+"""What one call of the compiled kernel takes (kernel/problem.h, kernel/convolution.h)."""
+
+
+def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool = False) -> Tensor:
+    """Depthwise convolution that sees the present and the past, or with `reverse` the present and the future.
+
+    forward  y[t] = bias + sum_j weight[:, j] * x[t - (k - 1) + j]
+    reverse  y[t] = bias + sum_j weight[:, j] * x[t + (k - 1) - j]
+
+    so that `reverse` equals flipping, convolving and flipping back. Steps outside count as zero.
+
+    Args:
+        x: (B, T, D).  weight: (D, k).  bias: (D,).
+
+    Returns:
+        (B, T, D).
+    """
+    history = weight.shape[1] - 1
+    padded = F.pad(x, (0, 0, 0, history) if reverse else (0, 0, history, 0))
+    kernel = weight.flip(1) if reverse else weight
+    # As an image of height 1 in channels-last memory, the layout that needs no copy.
+    image = padded.transpose(1, 2).unsqueeze(2)
+    return F.conv2d(image, kernel[:, None, None, :], bias, groups=x.shape[2])[:, :, 0].transpose(1, 2)
+
+
+def causal_maps(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], reverse: bool = False) -> list[Tensor]:
+    """SiLU(causal_convolution(x, weight, bias)) for every kernel, by one pass over x where the compiled kernel runs.
+
+    Args:
+        x: (B, T, D).  weights: K times (D, k), widths of their own.  biases: K times (D,).
+
+    Returns:
+        K times (B, T, D) in the dtype of x.
+    """
+    fits = 0 < len(weights) <= MOST_KERNELS and all(weight.shape[1] <= WIDEST for weight in weights)
+    if fits and x.numel() and backends.choose(x.device.type, x.dtype) == "cpu":
+        maps: list[Tensor] = causal_maps_forward(x, list(weights), list(biases), reverse)
+        return maps
+    return [F.silu(causal_convolution(x, *kernel, reverse)) for kernel in zip(weights, biases, strict=True)]
+
+
+@torch.library.custom_op("rdfa::causal_maps", mutates_args=())
+def causal_maps_forward(x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool) -> list[Tensor]:
+    """K maps (B, T, D) by the compiled kernel."""
+    problem, alive = _problem(x, weights, biases, reverse)
+    maps = [cpu.fresh(torch.empty(x.shape, dtype=cpu.native(x.dtype))) for _ in weights]
+    for k, map_k in enumerate(maps):
+        problem.out[k] = _tensor(map_k)
+    cpu.call(cpu.library().rdfa_convolution_forward, problem)
+    del alive
+    return [map_k.to(x.dtype) for map_k in maps]
+
+
+@causal_maps_forward.register_fake
+def _(x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool) -> list[Tensor]:
+    return [x.new_empty(x.shape) for _ in weights]
+
+
+@torch.library.custom_op("rdfa::causal_maps_backward", mutates_args=())
+def causal_maps_backward(
+    grad_maps: list[Tensor], x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool
+) -> list[Tensor]:
+    """Gradients of x, of the K weights and of the K biases."""
+    problem, alive = _problem(x, weights, biases, reverse)
+    batch, _, channels = x.shape
+    grad_x = cpu.fresh(torch.empty(x.shape, dtype=cpu.native(x.dtype)))
+    problem.grad_x = _tensor(grad_x)
+    weight_parts = [torch.empty((batch, weight.shape[1], channels)) for weight in weights]
+    bias_parts = [torch.empty((batch, channels)) for _ in biases]
+    for k, grad_map in enumerate(grad_maps):
+        alive.append(_readable(grad_map.to(cpu.native(x.dtype))))
+        problem.grad_out[k] = _tensor(alive[-1])
+        problem.grad_weights[k], problem.grad_biases[k] = weight_parts[k].data_ptr(), bias_parts[k].data_ptr()
+    cpu.call(cpu.library().rdfa_convolution_backward, problem)
+    del alive
+    grad_weights = [part.sum(0).T.contiguous() for part in weight_parts]
+    grad_biases = [part.sum(0) for part in bias_parts]
+    given = zip([*weights, *biases], [*grad_weights, *grad_biases], strict=True)
+    return [grad_x.to(x.dtype), *(gradient.to(parameter.dtype) for parameter, gradient in given)]
+
+
+@causal_maps_backward.register_fake
+def _(grad_maps: list[Tensor], x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool) -> list[Tensor]:
+    return [x.new_empty(x.shape), *(parameter.new_empty(parameter.shape) for parameter in [*weights, *biases])]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    x, weights, biases, ctx.reverse = inputs
+    ctx.save_for_backward(x, *weights, *biases)
+
+
+def _backward(ctx: Any, grad_maps: list[Tensor]) -> tuple[Any, ...]:
+    x, *parameters = ctx.saved_tensors
+    count = len(parameters) // 2
+    weights, biases = list(parameters[:count]), list(parameters[count:])
+    grad_x, *gradients = causal_maps_backward(list(grad_maps), x, weights, biases, ctx.reverse)
+    return grad_x, gradients[:count], gradients[count:], None
+
+
+causal_maps_forward.register_autograd(_backward, setup_context=_setup_context)
+
+
+class _ConvolutionTensor(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("data", "stride_batch", "stride_time")]
+
+
+class _ConvolutionProblem(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("batch", "channels", "steps", "kernels")],
+        *[(name, ctypes.c_int32) for name in ("reverse", "threads", "instruction_set", "bfloat16")],
+        *[(name, _ConvolutionTensor) for name in ("x", "grad_x")],
+        ("widths", ctypes.c_int64 * MOST_KERNELS),
+        *[(name, ctypes.c_void_p * MOST_KERNELS) for name in ("weights", "biases")],
+        *[(name, _ConvolutionTensor * MOST_KERNELS) for name in ("out", "grad_out")],
+        *[(name, ctypes.c_void_p * MOST_KERNELS) for name in ("grad_weights", "grad_biases")],
+    ]
+
+
+def _problem(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], reverse: bool
+) -> tuple[_ConvolutionProblem, list[Tensor]]:
+    """The struct, and the tensors that must live for as long as it is used."""
+    batch, steps, channels = x.shape
+    problem = _ConvolutionProblem(batch=batch, channels=channels, steps=steps, kernels=len(weights))
+    alive = [_readable(x.to(cpu.native(x.dtype)))]
+    problem.x, problem.bfloat16 = _tensor(alive[0]), int(alive[0].dtype == torch.bfloat16)
+    work = x.numel() * sum(weight.shape[1] for weight in weights)
+    problem.reverse, problem.threads, problem.instruction_set = reverse, cpu.threads_for(work), cpu.instruction_set()
+    for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        alive += [weight.float().T.contiguous(), bias.float().contiguous()]
+        problem.widths[k] = weight.shape[1]
+        problem.weights[k], problem.biases[k] = alive[-2].data_ptr(), alive[-1].data_ptr()
+    return problem, alive
+
+
+def _readable(x: Tensor) -> Tensor:
+    """x itself if its channels are adjacent, else a copy."""
+    return x if x.stride(2) == 1 else x.contiguous()
+
+
+def _tensor(x: Tensor) -> _ConvolutionTensor:
+    return _ConvolutionTensor(x.data_ptr(), x.stride(0), x.stride(1))
