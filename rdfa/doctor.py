@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import rdfa
+from rdfa.ops.products import use_fastest_exact_products
 from rdfa.ops.selective_scan import available_backends, describe, selective_scan, use_backend
 from rdfa.ops.selective_scan.build import find_compiler
 
@@ -30,6 +31,7 @@ def diagnose() -> str:
         ("mamba-ssm", _version("mamba-ssm")),
         ("scan backends", ", ".join(available_backends())),
         ("scan backend used", f"{backend} ({why})"),
+        ("float32 products", use_fastest_exact_products()),
         ("self-test", self_test()),
         ("faster", _advice(faster) if faster else "nothing to do: this is the fastest backend for this machine"),
     ]

@@ -48,12 +48,11 @@ class AffineDropPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        scaled = x * self.scale
         if not self.training or self.probability == 0:
-            return scaled
+            return x * self.scale
         keep = 1 - self.probability
-        kept = torch.floor(keep + torch.rand(x.shape[0], 1, 1, device=x.device)).to(x.dtype)
-        return scaled / keep * kept
+        kept = torch.floor(keep + torch.rand(x.shape[0], 1, 1, device=x.device)) / keep
+        return x * (self.scale * kept).to(x.dtype)
 
 
 class Dual(nn.Module):

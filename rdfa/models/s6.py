@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rdfa.models.official_backward import projections
 from rdfa.ops.causal_convolution import causal_maps
@@ -56,7 +57,8 @@ class FABiS6(nn.Module):
         Returns:
             (B, T, C).
         """
-        forward_x, forward_z, backward_x, backward_z = self.in_proj(x).chunk(4, dim=2)
+        # Four products, since the parts of one would have to be gathered again for its backward pass.
+        forward_x, forward_z, backward_x, backward_z = (F.linear(x, part) for part in self.in_proj.weight.chunk(4))
         scans = [
             *self._direction(forward_x, forward_z, reverse=False),
             *self._direction(backward_x, backward_z, reverse=True),

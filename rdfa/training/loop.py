@@ -24,6 +24,7 @@ from rdfa.data.windows import Batch, EpochSampler, TrainingWindows, collate
 from rdfa.errors import RdfaError
 from rdfa.models.detector import Detector, build
 from rdfa.models.pyramid import pyramid_points
+from rdfa.ops.products import use_fastest_exact_products
 from rdfa.schema import Run
 from rdfa.training.averaging import AveragedWeights
 from rdfa.training.checkpoint import State, load_state, save_state
@@ -101,6 +102,8 @@ class _Loop:
         self.run, self.windows, self.state_path = run, windows, state_path
         self.on_epoch, self.test_map = on_epoch, test_map
         self.device = choose_device(run)
+        if self.device.type == "cpu":
+            logger.info("float32 products: %s", use_fastest_exact_products())
         self.model = build(run).to(self.device)
         self.optimizer = optimizer(self.model, run.training)
         self.normalizer = Normalizer(run.training.loss)
