@@ -31,6 +31,8 @@ from rdfa.training.targets import assign
 
 Facets = dict[str, Any]
 STEPS = 64
+VALID = 40
+"""Steps of the video with padding."""
 
 
 def facets(run: Run) -> Facets:
@@ -136,10 +138,17 @@ def _of_model(detector: Detector, run: Run) -> Facets:
         "outputs": [x.detach() for x in (*predictions.logits, *predictions.offsets)],
         "gradients": {name: p.grad for name, p in detector.named_parameters()},
     }
-    mask = whole & (torch.arange(STEPS) < 40)
+    padded, more = (_with_padding(detector, features[:, :, :VALID], padding) for padding in (STEPS - VALID, STEPS))
+    leak = (padded[0][:, :VALID] - more[0][:, :VALID]).abs().max() > 1e-4
+    return found | {"outputs with padding": padded, "padding reaches valid steps": bool(leak)}
+
+
+def _with_padding(detector: Detector, features: Tensor, padding: int) -> list[Tensor]:
+    """Logits and offsets of each level for features (1, C, T) followed by padded steps."""
+    mask = torch.arange(features.shape[2] + padding)[None] < features.shape[2]
     with torch.inference_mode():
-        padded = detector(features * mask, mask)
-    return found | {"outputs with padding": [x.clone() for x in (*padded.logits, *padded.offsets)]}
+        predictions = detector(torch.nn.functional.pad(features, (0, padding)), mask)
+    return [x.clone() for x in (*predictions.logits, *predictions.offsets)]
 
 
 def _decayed(detector: Detector, run: Run) -> dict[str, bool]:
