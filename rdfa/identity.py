@@ -88,8 +88,9 @@ def keys(run: Run) -> Keys:
     fetch = _digest("fetch", data, code_digest(fetch_code))
     training = {name: values[name] for name in ("seed", "features", "windows", "model", "training")}
     training_code = ["rdfa.training.loop"]
-    if run.training.selection == "best_test":
-        training |= {name: values[name] for name in ("detection", "evaluation")}
+    if run.training.test_looks_from is not None:  # the looks are recorded, so what they are made with counts
+        looks = {name: value for name, value in values["detection"].items() if name != "weights"}
+        training |= {"detection": looks, "evaluation": values["evaluation"]}
         training_code += ["rdfa.evaluation.detect", "rdfa.evaluation.average_precision"]
     train = _digest(fetch, training, code_digest(training_code))
     detect = _digest(train, values["detection"], code_digest(["rdfa.evaluation.detect"]))

@@ -11,6 +11,9 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 
 from rdfa.params import Composed, compose
+from tests.comparisons import compare, golden, pytest_terminal_summary
+
+__all__ = ["compare", "golden", "pytest_terminal_summary"]
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -117,38 +117,6 @@ def test_every_data_set_of_the_paper_composes_at_both_scales(dataset: str, varia
     assert run.source.kind == ("sample" if scale == "sample" else "hub")
 
 
-@pytest.mark.parametrize(
-    ("dataset", "expected"),
-    [
-        ("thumos14", (3200, 4, 16, 2304, 512, 6, 20, 1e-4, 49, 2, 100.0, 0.5, 200, True, 0)),
-        ("activitynet", (3200, 8, 16, 192, 256, 6, 200, 1e-3, 15, 16, 200.0, 0.75, 100, False, 2)),
-        ("fineaction", (1408, 4, 16, 2304, 512, 8, 106, 1e-3, 25, 16, 100.0, 0.5, 200, True, 0)),
-        ("hacs", (3200, 8, 16, 2304, 256, 6, 200, 1e-3, 25, 16, 400.0, 0.75, 100, False, 2)),
-    ],
-)
-def test_full_scale_parameters_are_those_of_the_released_and_the_base_repository(
-    dataset: str, expected: tuple[object, ...]
-) -> None:
-    run = compose(dataset=dataset, model="rdfa", variant="released", scale="full", folder=FOLDER).run
-    assert (
-        run.features.dimension,
-        run.features.stride,
-        run.features.window,
-        run.windows.max_length,
-        run.model.width,
-        len(run.model.regression_ranges),
-        run.num_classes,
-        run.training.learning_rate,
-        run.training.epochs,
-        run.training.batch_size,
-        run.training.loss.normalizer_initial,
-        run.detection.sigma,
-        run.detection.max_segments,
-        run.detection.multiclass,
-        run.detection.external_classes,
-    ) == expected
-
-
 def test_later_files_override_earlier_ones_and_every_value_knows_its_file() -> None:
     composed = thumos("training.epochs=7", variant="released", scale="sample")
     origin = {key: Path(file).name for key, file in composed.origins.items()}

@@ -1,5 +1,6 @@
 """The detector: backbone, neck and heads, built from parameters alone."""
 
+import hashlib
 from typing import NamedTuple
 
 import torch
@@ -47,14 +48,26 @@ class Detector(nn.Module):
 
 
 def build(run: Run) -> Detector:
-    """The detector of a run, initialised from the run's seed."""
+    """The detector of a run, initialised from the run's seed.
+
+    Each module draws from a generator of its own, seeded by the run's seed and the module's name: runs that differ in
+    one module start from the same weights in all others, so that ablations are paired.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
         model = Detector(run.features.dimension, run.head_classes, run.model)
+        for name, module in reversed(list(model.named_modules())):  # parts first: their owners have the last word
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                torch.manual_seed(_module_seed(run.seed, name))
+                reset()
     for stem in model.modules():
         if isinstance(stem, StemBlock):
             stem.checkpointed = run.runtime.checkpoint_recurrence
     return model
+
+
+def _module_seed(seed: int, name: str) -> int:
+    """32 bits, as many as torch's generator takes."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4], "big")
 
 
 def count_parameters(model: nn.Module) -> int:

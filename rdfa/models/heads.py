@@ -41,6 +41,10 @@ class Tower(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(params.width) for _ in self.hidden)
         self.output = nn.Conv1d(inputs[-1], outputs, width, padding=half)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The convolutions draw their weights themselves; the output starts without a bias."""
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -60,7 +64,12 @@ class ClassHead(nn.Module):
     def __init__(self, channels: int, classes: int, params: Heads, masked: bool) -> None:
         super().__init__()
         self.tower = Tower(channels, classes, params, masked)
-        nn.init.constant_(self.tower.output.bias, -math.log((1 - params.prior) / params.prior))  # type: ignore[arg-type]
+        self.prior = params.prior
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Every class starts at the prior probability."""
+        nn.init.constant_(self.tower.output.bias, -math.log((1 - self.prior) / self.prior))  # type: ignore[arg-type]
 
     def forward(self, levels: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
         """Levels (B, C, T_l) to logits (B, T_l, K)."""

@@ -37,15 +37,22 @@ class FABiS6(nn.Module):
         self.inner, self.rank = inner, math.ceil(channels / 16)
         parts = len(self.kernels) if params.aggregate == "concatenate" else 1
         self.in_proj = nn.Linear(channels, 4 * inner, bias=False)
-        self.conv_weights = nn.ParameterList(nn.Parameter(_conv_weight(inner, width)) for width in self.kernels)
+        self.conv_weights = nn.ParameterList(nn.Parameter(torch.empty(inner, width)) for width in self.kernels)
         self.conv_biases = nn.ParameterList(nn.Parameter(torch.zeros(inner)) for _ in self.kernels)
         self.x_proj = nn.Linear(inner, self.rank + 2 * params.state, bias=False)
         self.dt_proj = nn.Linear(self.rank, inner, bias=False)
-        self.dt_bias = nn.Parameter(_dt_bias(inner, params))
+        self.dt_bias = nn.Parameter(torch.empty(inner))
         self.A_log = nn.Parameter(torch.arange(1.0, params.state + 1).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(2 * parts * inner, channels, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw what the projections do not draw themselves: the step's weights as Mamba, the kernels as Conv1d."""
         nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
+        self.dt_bias.data = _dt_bias(self.inner, self.params)
+        for weight in self.conv_weights:  # last, so that other kernels leave the step's weights as they are
+            nn.init.uniform_(weight, -(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the steps of a sequence.
@@ -106,11 +113,6 @@ class FABiS6(nn.Module):
 def _scan(u: Tensor, delta: Tensor, b: Tensor, c: Tensor, z: Tensor, reverse: bool) -> Scan:
     """The scan of a map: (B, T, .) as the (B, ., T) that scans are described in, without copies."""
     return Scan(u.mT, delta.mT, b.mT, c.mT, z.mT, reverse)
-
-
-def _conv_weight(channels: int, width: int) -> Tensor:
-    """Initial depthwise kernels (channels, width), as torch's Conv1d draws them."""
-    return torch.empty(channels, width).uniform_(-(width**-0.5), width**-0.5)
 
 
 def _dt_bias(inner: int, params: Block) -> Tensor:

@@ -27,6 +27,11 @@ SAMPLE_NOTE = (
     "not comparable with any published number; those are in `params/published.yaml`."
 )
 
+BEST_OF_TEST_NOTE = (
+    "`best of test` is the largest average among the looks at the test split during the same training, as the released "
+    "code reports: selected on the split that it is measured on. The headline is the last epoch's `average`."
+)
+
 
 class Row(Section):
     """One row: a run per seed."""
@@ -147,7 +152,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as Markdown: one block per list of tIoUs, so that no column is empty throughout."""
+    """Rows as Markdown: one block per list of columns that have values, so that no cell is empty."""
     blocks: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         shown = (name for name, value in row.items() if value not in ("", None) and name != "row")
@@ -160,6 +165,8 @@ def to_markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
         lines += ["| " + " | ".join(_cell(row[name]) for name in columns) + " |" for row in members]
         lines.append("")
     lines.append("mAP in per cent at each tIoU; `average` is their mean.")
+    if any(row["best of test"] is not None for row in rows):
+        lines.append(BEST_OF_TEST_NOTE)
     return "\n".join(lines) + "\n"
 
 
@@ -212,11 +219,31 @@ def _row(entry: Entry, root: Path, tious: Sequence[float], published: Mapping[st
         "published": paper,
         "difference": average - paper if paper is not None else None,
         "parameters": records[0]["parameters"],
-        "selection": " ".join(dict.fromkeys(f"{record['selection']} (epoch {record['epoch']})" for record in records)),
+        "selection": "; ".join(dict.fromkeys(_selection(run, record) for record in records)),
+        "best of test": _best_of_test(records),
+        "test looks": "; ".join(dict.fromkeys(filter(None, map(_looks, records)))) or None,
         "runs": " ".join(paths(composed.run).folder.name for composed in entry.runs),
         "row": f"{run.dataset} {entry.row.label or run.variant}",
     }
     return row
+
+
+def _selection(run: Run, record: Mapping[str, Any]) -> str:
+    """Which weights a run's metrics are of."""
+    if run.detection.weights == "best_test":
+        return f"selected on test, {_looks(record)}"
+    return f"{'imported' if 'imported_from' in record else 'last'} (epoch {record['epoch']})"
+
+
+def _best_of_test(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """Mean over the seeds of the best look's average mAP, in per cent; nothing if a run did not look."""
+    looks = [record["test_looks"] for record in records]
+    return statistics.fmean(100 * look["best_mAP"] for look in looks) if all(looks) else None
+
+
+def _looks(record: Mapping[str, Any]) -> str | None:
+    looks = record["test_looks"]
+    return f"best of {looks['looks']} (epoch {looks['best_epoch']})" if looks else None
 
 
 def _metrics(run: Run, root: Path) -> dict[str, Any]:

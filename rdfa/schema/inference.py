@@ -10,7 +10,9 @@ from rdfa.schema.section import Fraction, NotNegative, NotNegativeFloat, Positiv
 class Detection(Section):
     """Decoding and suppression."""
 
-    weights: Literal["averaged", "plain"]
+    weights: Literal["averaged", "plain", "best_test"]
+    """averaged, plain: the last epoch's. best_test: the averaged ones of the best look at the test split
+    (`Training.test_looks_from`), as the released procedure reports; selected on the split that they are judged by."""
     score_threshold: Fraction
     """Class scores below it are not decoded."""
     top_k: Positive

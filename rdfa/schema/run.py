@@ -44,6 +44,10 @@ class Run(Section):
             raise ValueError(
                 f"windows.max_length {self.windows.max_length} is not a multiple of the coarsest stride {coarsest}"
             )
+        if self.detection.weights == "best_test" and self.training.test_looks_from is None:
+            raise ValueError(
+                "detection.weights 'best_test' needs a look at the test split: set training.test_looks_from"
+            )
         if self.detection.external_classes > self.num_classes:
             raise ValueError("detection.external_classes exceeds num_classes")
         return self

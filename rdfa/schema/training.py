@@ -1,4 +1,4 @@
-"""Optimisation, and which epoch's weights are kept."""
+"""Optimisation, and what is looked at and kept on the way."""
 
 from typing import Annotated, Literal, Self
 
@@ -30,7 +30,7 @@ class Average(Section):
 
 
 class Training(Section):
-    """Optimisation, and which epoch's weights are kept."""
+    """Optimisation, and what is looked at and kept on the way."""
 
     epochs: Positive
     """Epochs that are run."""
@@ -51,15 +51,17 @@ class Training(Section):
     average: Average
     precision: Literal["float32", "bfloat16", "float16"]
     """Autocast type; scans keep float32 states. float16 needs CUDA."""
-    selection: Literal["last", "best_test"]
-    """best_test evaluates on the test split each epoch and keeps the best weights, as the released code does."""
-    selection_from: Positive
-    """First epoch that best_test looks at."""
+    test_looks_from: Positive | None
+    """From this epoch on the averaged weights are evaluated on the test split after each epoch, and those of the best
+    look are kept beside the last epoch's, which nothing of this changes (released: 25); null: never."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.warmup_epochs >= self.schedule_epochs:
             raise ValueError("warmup_epochs must be smaller than schedule_epochs")
-        if self.selection == "best_test" and self.selection_from > self.epochs:
-            raise ValueError("selection_from lies beyond the last epoch")
+        if self.test_looks_from is not None and self.test_looks_from > self.epochs:
+            raise ValueError(
+                f"training.test_looks_from {self.test_looks_from} lies beyond the last epoch (training.epochs "
+                f"{self.epochs}): lower it, or set it to null"
+            )
         return self

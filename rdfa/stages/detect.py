@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from rdfa.data.detections import write_detections
+from rdfa.errors import RdfaError
 from rdfa.evaluation.detect import detect
 from rdfa.identity import paths
 from rdfa.models.detector import Detector, build
@@ -31,10 +32,17 @@ def detect_stage(run: Run, root: Path) -> Path:
 
 
 def load_detector(run: Run, folder: Path) -> Detector:
-    """A trained run's detector, with the weights that `detection.weights` names."""
+    """A trained run's detector, with the weights that `detection.weights` names.
+
+    Raises:
+        RdfaError: there is no checkpoint, it has no such weights, or they do not fit.
+    """
     path = folder / CHECKPOINT
     weights = load_weights(path)
     prefix = f"{run.detection.weights}."
+    chosen = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    if not chosen:
+        raise RdfaError(f"{path}: holds no weights '{run.detection.weights}'; set detection.weights to 'averaged'")
     model = build(run)
-    apply_weights(model, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}, path)
+    apply_weights(model, chosen, path)
     return model.eval()

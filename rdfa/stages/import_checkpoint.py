@@ -74,7 +74,7 @@ def import_checkpoint_stage(file: Path, composed: Composed, root: Path) -> Path:
         "data_digest": "unknown: trained elsewhere",
         "parameters": count_parameters(model),
         "epoch": source["epoch"],
-        "selection": "imported",
+        "test_looks": None,
     }
     write_run(composed, where.folder, weights, _HISTORY_HEADER, log, record, ". Weights imported, not trained here")
     return where.folder

@@ -59,7 +59,7 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
                 ),
                 where.state,
                 on_epoch=partial(_track_epoch, store, run_id),
-                test_map=_test_map(run, data) if run.training.selection == "best_test" else None,
+                test_map=_test_map(run, data) if run.training.test_looks_from is not None else None,
             )
             _write_run(composed, where, data, trained)
             status = "FINISHED"
@@ -85,7 +85,7 @@ def _track_epoch(store: Store | None, run_id: str | None, row: dict[str, float])
 
 
 def _test_map(run: Run, data: Data) -> Callable[[Detector], float]:
-    """Average mAP on the test split, as a function of a detector (for `selection: best_test`)."""
+    """Average mAP on the test split, as a function of a detector (for `training.test_looks_from`)."""
     truth = data.annotations.subset(run.test_subset)
 
     def test_map(model: Detector) -> float:
@@ -100,17 +100,27 @@ def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained) -
     run, log = composed.run, where.state.with_suffix(".log")
     weights = {f"plain.{name}": value for name, value in trained.plain.items()}
     weights |= {f"averaged.{name}": value for name, value in trained.averaged.items()}
+    weights |= {f"best_test.{name}": value for name, value in trained.best_test.items()}
     record = {
         "data_digest": data_digest(data.manifest),
         "parameters": count_parameters(build(run)),
-        "epoch": trained.epoch,
-        "selection": run.training.selection,
+        "epoch": len(trained.history),
+        "test_looks": _test_looks(trained.history),
         "seconds": round(trained.seconds, 1),
         "device": str(choose_device(run)),
         "threads": run.runtime.threads,
     }
     logged = log.read_text(encoding="utf-8") if log.exists() else ""
     write_run(composed, where.folder, weights, _history_csv(trained.history), logged, record)
+
+
+def _test_looks(history: History) -> dict[str, float] | None:
+    """How often the test split was looked at in training, and the first of the best looks."""
+    looks = [row for row in history if "test_mAP" in row]
+    if not looks:
+        return None
+    best = max(looks, key=lambda row: row["test_mAP"])
+    return {"looks": len(looks), "best_epoch": int(best["epoch"]), "best_mAP": best["test_mAP"]}
 
 
 def _history_csv(history: History) -> str:

@@ -28,9 +28,9 @@ class State:
     optimizer: torch.optim.Optimizer
     average: AveragedWeights
     counters: dict[str, Any]
-    """Plain numbers and lists: steps done, loss normaliser, history, best epoch."""
+    """Plain numbers and lists: steps done, loss normaliser, history."""
     best: dict[str, Tensor]
-    """Weights of the best epoch, if the run selects one."""
+    """Averaged weights of the best look at the test split, if there was one."""
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:

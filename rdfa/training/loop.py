@@ -38,7 +38,7 @@ SAVE_EVERY_SECONDS = 600.0
 """A long epoch is saved in between, so that a crash costs at most this much."""
 
 History = list[dict[str, float]]
-"""One row per epoch: epoch, step, loss, classification, regression, positives, learning_rate (and mAP if selected)."""
+"""One row per epoch: epoch, step, loss, classification, regression, positives, learning_rate; test_mAP after a look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class Trained:
 
     plain: dict[str, Tensor]
     averaged: dict[str, Tensor]
+    best_test: dict[str, Tensor]
+    """Averaged weights of the best look at the test split; empty if there was none."""
     history: History
-    epoch: int
-    """The epoch whose weights these are."""
     seconds: float
     """Wall time, over all parts of an interrupted run."""
 
@@ -78,7 +78,7 @@ def train(
     Args:
         state_path: where progress is kept; the caller removes it once the result is safe.
         on_epoch: called with each finished epoch's row of the history, the earlier ones of a resumed run included.
-        test_map: average mAP of a detector on the test split, for `selection: best_test`.
+        test_map: average mAP of a detector on the test split, for `training.test_looks_from`.
 
     Raises:
         RdfaError: the loss became NaN or infinite (names step and videos), or the saved state is damaged.
@@ -128,14 +128,11 @@ class _Loop:
                 self._epoch(epoch, bar, stopped)
         plain = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
         averaged = {name: value.detach().cpu() for name, value in self.state.average.weights.items()}
-        if self.state.best:
-            plain, averaged = self.state.best, {name: value.clone() for name, value in self.state.best.items()}
-        epoch = self.state.counters["best_epoch"] or self.run.training.epochs
         return Trained(
             plain=plain,
             averaged=averaged,
+            best_test=self.state.best,
             history=self.state.counters["history"],
-            epoch=epoch,
             seconds=self._seconds(),
         )
 
@@ -174,24 +171,22 @@ class _Loop:
         row = {"epoch": float(epoch + 1), "step": float(counters["step"])}
         row |= {name: value / self.steps_per_epoch for name, value in counters["sums"].items()}
         row["learning_rate"] = rate
-        if self.test_map is not None and epoch + 1 >= self.run.training.selection_from:
-            row["test_mAP"] = self._select(epoch)
+        first_look = self.run.training.test_looks_from
+        if self.test_map is not None and first_look is not None and epoch + 1 >= first_look:
+            row["test_mAP"] = self._look(self.test_map)
         counters["sums"] = dict.fromkeys(_SUMMED, 0.0)
         counters["history"].append(row)
         logger.info("  ".join(f"{name} {value:.6g}" for name, value in row.items()))
         self._save()
         self.on_epoch(row)
 
-    def _select(self, epoch: int) -> float:
-        """Average mAP on the test split of this epoch's weights; keeps them if they are the best so far."""
-        assert self.test_map is not None
-        averaged = self.run.detection.weights == "averaged"
-        weights = self.state.average.weights if averaged else self.model.state_dict()
+    def _look(self, test_map: Callable[[Detector], float]) -> float:
+        """Average mAP on the test split of the averaged weights; keeps a copy of them if they are the best so far."""
+        weights = self.state.average.weights
         candidate = build(self.run).to(self.device).eval()
         candidate.load_state_dict(weights)
-        score = self.test_map(candidate)
-        if score > self.state.counters["best_mAP"]:
-            self.state.counters |= {"best_mAP": score, "best_epoch": epoch + 1}
+        score = test_map(candidate)
+        if score > max((row.get("test_mAP", -1.0) for row in self.state.counters["history"]), default=-1.0):
             self.state.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
         return score
 
@@ -257,7 +252,7 @@ def _values(losses: Losses) -> tuple[float, float, float, float]:
 
 def _fresh_counters() -> dict[str, Any]:
     sums = dict.fromkeys(_SUMMED, 0.0)
-    return {"step": 0, "seconds": 0.0, "sums": sums, "history": [], "best_epoch": 0, "best_mAP": -1.0}
+    return {"step": 0, "seconds": 0.0, "sums": sums, "history": []}
 
 
 def _step_seed(seed: int, step: int) -> int:

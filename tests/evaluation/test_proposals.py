@@ -1,5 +1,6 @@
 """Recall metrics against ActionFormer's golden numbers and a plain transcription of the definition."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,39 @@ from rdfa.data.annotations import Annotations, Video, read_annotations
 from rdfa.data.detections import Detections, collect_detections, read_detections
 from rdfa.errors import RdfaError
 from rdfa.evaluation.proposals import average_recall, recall_at_multiples
+from tests.comparisons import Compare, Golden
 
 pytestmark = pytest.mark.evaluation
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+
+def check_recall(compare: Compare, expected_file: Path, name: str, truth: Annotations, found: Detections) -> None:
+    expected = json.loads(expected_file.read_text())
+    recall = recall_at_multiples(truth, found, expected["tiou"], (1, 5))
+    peer = expected["runs"]["actionformer"]["recall_1x_5x"]
+    compare(f"evaluation {name}, as actionformer: recall at 1x and 5x", recall, peer, 1e-9, absolute=True)
 
 
-def test_recall_at_multiples_equals_actionformers() -> None:
-    names = ("golden/eval_thumos_expected.json", "data/thumos14/thumos14.json", "golden/eval_thumos_pred.json")
-    paths = [SHARED / name for name in names]
-    for path in paths:
-        if not path.exists():
-            pytest.skip(f"{path} is absent")
-    expected = json.loads(paths[0].read_text())
-    annotations = read_annotations(paths[1], faulty="keep").subset("Test")
-    recall = recall_at_multiples(annotations, read_detections(paths[2]), expected["tiou"], (1, 5))
-    np.testing.assert_allclose(recall, expected["runs"]["actionformer"]["recall_1x_5x"], rtol=0, atol=1e-9)
+@pytest.mark.parity
+@pytest.mark.golden("eval_thumos_expected.json", "eval_thumos_pred.json")
+def test_recall_at_multiples_equals_actionformers(golden: Golden, compare: Compare, shared: Path) -> None:
+    truth = read_annotations(shared / "data" / "thumos14" / "thumos14.json", faulty="keep").subset("Test")
+    found = read_detections(golden("eval_thumos_pred.json"))
+    check_recall(compare, golden("eval_thumos_expected.json"), "thumos", truth, found)
+
+
+ANETLIKE = [f"eval_anetlike_{part}" for part in ("gt.json", "pred.json.gz", "expected.json")]
+
+
+@pytest.mark.parity
+@pytest.mark.golden(*ANETLIKE)
+def test_recall_at_multiples_equals_actionformers_on_activitynets_size(
+    golden: Golden, compare: Compare, tmp_path: Path
+) -> None:
+    truth, packed, expected = map(golden, ANETLIKE)
+    plain = tmp_path / "anetlike.json"
+    plain.write_bytes(gzip.decompress(packed.read_bytes()))
+    annotations = read_annotations(truth, faulty="keep").subset("validation")
+    check_recall(compare, expected, "anetlike", annotations, read_detections(plain))
 
 
 NAMES = ["v1", "v2", "v3", "v4"]

@@ -1,7 +1,6 @@
 """NMS and voting against ActionFormer's extension (golden) and a plain implementation (oracle)."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,71 +10,79 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rdfa.ops.nms import nms, vote
+from tests.comparisons import Compare, Golden
 
 pytestmark = pytest.mark.evaluation
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "nms_n300.npz"
+FILE = "nms_n300.npz"
 
 
-@pytest.fixture(scope="module")
-def golden() -> Any:
-    if not GOLDEN.exists():
-        pytest.skip(f"{GOLDEN} is absent")
-    return np.load(GOLDEN)
-
-
+@pytest.mark.parity
+@pytest.mark.golden(FILE)
 @pytest.mark.parametrize("peer", ["actionformer", "rdfa"])
 @pytest.mark.parametrize("voting", ["vote", "novote"])
 @pytest.mark.parametrize("classes", ["multiclass", "agnostic"])
 @pytest.mark.parametrize("method", ["hard", "soft"])
-def test_batched_nms_equals_the_extension(golden: Any, method: str, classes: str, voting: str, peer: str) -> None:
+def test_batched_nms_equals_the_extension(
+    golden: Golden, compare: Compare, method: str, classes: str, voting: str, peer: str
+) -> None:
+    given = np.load(golden(FILE))
     segments, scores, labels = nms(
-        golden["segments"],
-        golden["scores"],
-        golden["labels"],
+        given["segments"],
+        given["scores"],
+        given["labels"],
         method="hard" if method == "hard" else "gaussian",
-        tiou_threshold=float(golden["iou_threshold"]),
-        sigma=float(golden["sigma"]),
-        min_score=float(golden["min_score"]),
-        max_segments=int(golden["max_seg_num"]),
+        tiou_threshold=float(given["iou_threshold"]),
+        sigma=float(given["sigma"]),
+        min_score=float(given["min_score"]),
+        max_segments=int(given["max_seg_num"]),
         multiclass=classes == "multiclass",
-        voting_threshold=float(golden["voting_thresh"]) if voting == "vote" else 0.0,
+        voting_threshold=float(given["voting_thresh"]) if voting == "vote" else 0.0,
         voting_weight="score" if peer == "rdfa" else "score_times_tiou",
     )
     # The references never vote in multiclass mode, so there is one golden for both.
     key = f"{method}_{classes}_{'novote' if classes == 'multiclass' else voting}_{peer}"
-    assert np.array_equal(labels, golden[f"{key}_labels"])
+    what = f"NMS {method}, {classes}, {voting}, as {peer}"
+    compare(f"{what}: labels", labels, given[f"{key}_labels"], 0)
     # Which segments and in which order is equal; a score may be one rounding of expf apart, a vote a few of a sum.
-    np.testing.assert_allclose(scores, golden[f"{key}_scores"], rtol=1.2e-7)
-    np.testing.assert_allclose(segments, golden[f"{key}_segments"], rtol=5e-7 if voting == "vote" else 0)
+    compare(f"{what}: scores", scores, given[f"{key}_scores"], 1.2e-7)
+    compare(f"{what}: segments", segments, given[f"{key}_segments"], 5e-7 if voting == "vote" else 0)
     assert scores.dtype == segments.dtype == np.float32
 
 
+@pytest.mark.parity
+@pytest.mark.golden(FILE)
 @pytest.mark.parametrize("method", ["hard", "linear", "gaussian"])
-def test_the_bare_soft_nms_equals_the_extension(golden: Any, method: Any) -> None:
-    expected = golden[f"op_softnms_{method}_dets"]
-    segments, scores, _ = nms(
-        golden["segments"], golden["scores"], golden["labels"], method=method, max_segments=None, multiclass=False
+def test_the_bare_soft_nms_equals_the_extension(golden: Golden, compare: Compare, method: Any) -> None:
+    given = np.load(golden(FILE))
+    expected, rows = given[f"op_softnms_{method}_dets"], given[f"op_softnms_{method}_inds"]
+    segments, scores, labels = nms(
+        given["segments"], given["scores"], given["labels"], method=method, max_segments=None, multiclass=False
     )
-    assert np.array_equal(segments, expected[:, :2])
-    np.testing.assert_allclose(scores, expected[:, 2], rtol=1.2e-7)
+    compare(f"bare soft-NMS, {method}: segments", segments, expected[:, :2], 0)
+    compare(f"bare soft-NMS, {method}: scores", scores, expected[:, 2], 1.2e-7)
+    compare(f"bare soft-NMS, {method}: labels", labels, given["labels"][rows], 0)
 
 
+@pytest.mark.parity
+@pytest.mark.golden(FILE)
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.75])
-def test_the_bare_hard_nms_equals_the_extension(golden: Any, threshold: float) -> None:
-    rows = golden[f"op_nms_iou{threshold}_keep_inds"]
-    segments, scores, _ = nms(
-        golden["segments"],
-        golden["scores"],
-        golden["labels"],
+def test_the_bare_hard_nms_equals_the_extension(golden: Golden, compare: Compare, threshold: float) -> None:
+    given = np.load(golden(FILE))
+    rows = given[f"op_nms_iou{threshold}_keep_inds"]
+    segments, scores, labels = nms(
+        given["segments"],
+        given["scores"],
+        given["labels"],
         method="hard",
         tiou_threshold=threshold,
         min_score=0,
         max_segments=None,
         multiclass=False,
     )
-    assert np.array_equal(segments, golden["segments"][rows])
-    assert np.array_equal(scores, golden["scores"][rows])
+    compare(f"bare hard NMS at {threshold}: segments", segments, given["segments"][rows], 0)
+    compare(f"bare hard NMS at {threshold}: scores", scores, given["scores"][rows], 0)
+    compare(f"bare hard NMS at {threshold}: labels", labels, given["labels"][rows], 0)
 
 
 def overlap(one: NDArray[Any], other: NDArray[Any], offset: float = 0.0) -> float:

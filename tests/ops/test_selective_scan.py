@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +11,14 @@ import torch
 from torch import Tensor
 
 from rdfa.ops.selective_scan import available_backends, chunked, cpu, selective_scan, use_backend
+from tests.comparisons import Compare, Golden
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 TIMED = ("u", "delta", "B", "C", "z")
 INSTRUCTION_SETS = ("base", "avx2", "avx512")
 BACKENDS = ("reference", "chunked", *(f"cpu-{name}" for name in INSTRUCTION_SETS), "cuda")
 TOLERANCE = 1e-5
+BLOCK = "rdfa_small/fabs6_block.npz"
 
 Problem = dict[str, Any]
 
@@ -263,16 +264,21 @@ def test_half_precision_goes_in_and_out_with_float32_states(
         assert_close(result, truth(problem), tolerance)
 
 
-def test_the_released_block_s_scan_is_reproduced(backend: Backend, shared: Path) -> None:
-    golden = np.load(shared / "golden" / "rdfa_small" / "fabs6_block.npz")
+@pytest.mark.parity
+@pytest.mark.golden(BLOCK)
+def test_the_released_block_s_scan_is_reproduced(
+    backend: Backend, golden: Golden, compare: Compare, request: pytest.FixtureRequest
+) -> None:
+    given = np.load(golden(BLOCK))
     keys = {name: "delta_raw" if name == "delta" else name for name in NAMES}
-    leaves = {n: torch.from_numpy(golden[f"scan_{k}"]).to(backend.device).requires_grad_() for n, k in keys.items()}
+    leaves = {n: torch.from_numpy(given[f"scan_{k}"]).to(backend.device).requires_grad_() for n, k in keys.items()}
     out = selective_scan(**leaves, delta_softplus=True)
-    grad_out = torch.from_numpy(golden["scan_grad_out"]).to(backend.device)
+    grad_out = torch.from_numpy(given["scan_grad_out"]).to(backend.device)
     gradients = torch.autograd.grad(out, list(leaves.values()), grad_out)
-    assert error(out, torch.from_numpy(golden["scan_out_gated"]).double()) <= TOLERANCE
+    what = f"selective scan, {request.node.callspec.params['backend']}"
+    compare(f"{what}: output", out.cpu(), given["scan_out_gated"], TOLERANCE)
     for (name, key), gradient in zip(keys.items(), gradients, strict=True):
-        assert error(gradient, torch.from_numpy(golden[f"scan_grad_{key}"]).double()) <= TOLERANCE, name
+        compare(f"{what}: gradient of {name}", gradient.cpu(), given[f"scan_grad_{key}"], TOLERANCE)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -101,8 +101,7 @@ def test_a_training_stopped_in_mid_epoch_and_resumed_ends_bit_identical(
     overrides = (
         "training.epochs=8",
         "training.schedule_epochs=8",
-        "training.selection=best_test",
-        "training.selection_from=2",
+        "training.test_looks_from=2",
     )
     composed = tiny(overrides=overrides)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"

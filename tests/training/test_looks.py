@@ -1,0 +1,70 @@
+"""Looks at the test split: a second number from the same training, which they do not change."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rdfa.errors import RdfaError
+from rdfa.files import read_json
+from rdfa.identity import paths
+from rdfa.params import Composed
+from rdfa.reporting.tables import BEST_OF_TEST_NOTE, Entry, Row, rows_of, to_csv, to_markdown
+from rdfa.stages.detect import detect_stage
+from rdfa.stages.evaluate import evaluate_stage
+from rdfa.stages.fetch import fetch_stage
+from rdfa.stages.train import train_stage
+
+LOOKING = ("training.test_looks_from=1", "training.learning_rate=0.03")  # so fast that the first epoch is the best
+ROW = Row(dataset="thumos14", model="rdfa", variant="released")
+Tiny = Callable[..., Composed]
+
+
+def evaluated(composed: Composed, root: Path) -> float:
+    fetch_stage(composed.run, root, None)
+    train_stage(composed, root, tracked=False)
+    detect_stage(composed.run, root)
+    return float(read_json(evaluate_stage(composed.run, root, tracked=False))["average_mAP"])
+
+
+def test_one_training_gives_the_last_epochs_number_and_the_best_of_the_looks(tiny: Tiny, tmp_path: Path) -> None:
+    last = tiny(variant="released", overrides=LOOKING)
+    best = tiny(variant="released", overrides=(*LOOKING, "detection.weights=best_test"))
+    headline, selected = evaluated(last, tmp_path), evaluated(best, tmp_path)
+    folder = paths(last.run, tmp_path).folder
+    assert paths(best.run, tmp_path).folder == folder
+    with (folder / "history.csv").open(newline="") as file:
+        looks = [float(row["test_mAP"]) for row in csv.DictReader(file)]
+    assert len(looks) == 3
+    assert looks[0] > max(looks[1:])
+    assert headline == pytest.approx(looks[-1], rel=1e-9)
+    assert selected == pytest.approx(looks[0], rel=1e-9)
+    assert read_json(folder / "run.json")["test_looks"] == {"looks": 3, "best_epoch": 1, "best_mAP": selected}
+
+    rows = rows_of([Entry(row=ROW, runs=(last,)), Entry(row=ROW, runs=(best,))], tmp_path, {})
+    assert [row["average"] for row in rows] == [100 * headline, 100 * selected]
+    assert [row["best of test"] for row in rows] == [100 * selected] * 2
+    assert [row["test looks"] for row in rows] == ["best of 3 (epoch 1)"] * 2
+    assert [row["selection"] for row in rows] == ["last (epoch 3)", "selected on test, best of 3 (epoch 1)"]
+    assert "best of test" in to_csv(rows).splitlines()[0]
+    assert BEST_OF_TEST_NOTE in to_markdown("Both", rows)
+
+
+def test_a_run_that_did_not_look_has_no_such_number(tiny: Tiny, tmp_path: Path) -> None:
+    composed = tiny()
+    evaluated(composed, tmp_path)
+    assert read_json(paths(composed.run, tmp_path).folder / "run.json")["test_looks"] is None
+    (row,) = rows_of([Entry(row=ROW, runs=(composed,))], tmp_path, {})
+    assert (row["best of test"], row["test looks"], row["selection"]) == (None, None, "last (epoch 3)")
+    assert "test" not in to_markdown("None", [row]).split("\n\n")[-1]
+
+
+def test_weights_of_a_look_need_a_look(tiny: Tiny) -> None:
+    with pytest.raises(RdfaError, match="'best_test' needs a look at the test split"):
+        tiny(overrides=("detection.weights=best_test",))
+
+
+def test_looks_that_never_come_are_refused(tiny: Tiny) -> None:
+    with pytest.raises(RdfaError, match=r"test_looks_from 4 lies beyond the last epoch \(training.epochs 3\)"):
+        tiny(overrides=("training.test_looks_from=4",))
