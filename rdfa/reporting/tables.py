@@ -12,9 +12,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
@@ -43,6 +43,13 @@ class Row(Section):
     """Shown instead of the variant, for rows that change parameters."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters that this row changes, nested as in any other file."""
+    against: str | None = None
+    """The row, by what is shown for it, that this one is compared with, seed by seed."""
+
+    @property
+    def shown(self) -> str:
+        """What the table calls it."""
+        return self.label or self.variant
 
 
 class Table(Section):
@@ -52,7 +59,20 @@ class Table(Section):
     scale: Name
     """Default scale; `snakemake --config scale=...` overrides it."""
     seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)]
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters that the table changes in every row; a row's own come after them."""
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _rows_are_told_apart(self) -> Self:
+        shown = [(row.dataset, row.shown) for row in self.rows]
+        for dataset, name in shown:
+            if shown.count((dataset, name)) > 1:
+                raise ValueError(f"two rows of {dataset} are called {name!r}: give them a label each")
+        for row in self.rows:
+            if row.against is not None and (row.dataset, row.against) not in shown:
+                raise ValueError(f"{row.shown!r} is compared with {row.against!r}, which no row of {row.dataset} is")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +106,8 @@ def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tu
         where = ".".join(str(part) for part in detail["loc"])
         raise RdfaError(f"{path}: {where}: {detail['msg']}") from error
     entries = []
-    for number, row in enumerate(table.rows, 1):
+    for number, written in enumerate(table.rows, 1):
+        row = written.model_copy(update={"params": _merged(table.params, written.params)})
         runs = tuple(
             compose(
                 dataset=row.dataset,
@@ -139,7 +160,11 @@ def rows_of(entries: Sequence[Entry], root: Path, published: Mapping[str, Any]) 
         RdfaError: a run's metrics are missing; says which command makes them.
     """
     tious = sorted({tiou for entry in entries for tiou in entry.runs[0].run.evaluation.tious})
-    return [_row(entry, root, tious, published) for entry in entries]
+    by_name = {(entry.row.dataset, entry.row.shown): entry for entry in entries}
+    return [
+        _row(entry, by_name.get((entry.row.dataset, entry.row.against or "")), root, tious, published)
+        for entry in entries
+    ]
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -154,7 +179,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def to_markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as Markdown: one block per list of columns that have values, so that no cell is empty."""
     blocks: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
+    for row in map(_with_spread, rows):
         shown = (name for name, value in row.items() if value not in ("", None) and name != "row")
         blocks.setdefault(tuple(shown), []).append(row)
     lines = [f"# {title}", ""]
@@ -165,9 +190,20 @@ def to_markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
         lines += ["| " + " | ".join(_cell(row[name]) for name in columns) + " |" for row in members]
         lines.append("")
     lines.append("mAP in per cent at each tIoU; `average` is their mean.")
+    if any(row["std"] is not None for row in rows):
+        lines.append("± is the standard deviation over the seeds; `change` is paired, seed by seed.")
     if any(row["best of test"] is not None for row in rows):
         lines.append(BEST_OF_TEST_NOTE)
     return "\n".join(lines) + "\n"
+
+
+def _with_spread(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for readers: mean and standard deviation in one cell."""
+    joined = dict(row)
+    for name, spread in (("average", "std"), ("change", "change std")):
+        if row[spread] is not None:
+            joined[name], joined[spread] = f"{row[name]:.2f} ± {row[spread]:.2f}", None
+    return joined
 
 
 def averages(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
@@ -185,7 +221,7 @@ def curves_csv(entries: Sequence[Entry], root: Path) -> str:
         for composed in entry.runs:
             run = composed.run
             with (paths(run, root).folder / "history.csv").open(newline="") as file:
-                name = f"{run.dataset} {entry.row.label or run.variant} s{run.seed}"
+                name = f"{run.dataset} {entry.row.shown} s{run.seed}"
                 columns[name] = {row["epoch"]: row["loss"] for row in csv.DictReader(file)}
     epochs = sorted({epoch for column in columns.values() for epoch in column}, key=float)
     text = io.StringIO()
@@ -195,11 +231,16 @@ def curves_csv(entries: Sequence[Entry], root: Path) -> str:
     return text.getvalue()
 
 
-def _row(entry: Entry, root: Path, tious: Sequence[float], published: Mapping[str, Any]) -> dict[str, Any]:
+def _row(
+    entry: Entry, against: Entry | None, root: Path, tious: Sequence[float], published: Mapping[str, Any]
+) -> dict[str, Any]:
     run = entry.runs[0].run
     results = [_metrics(composed.run, root) for composed in entry.runs]
     records = [read_json(paths(composed.run, root).folder / "run.json") for composed in entry.runs]
-    averages_found = [100 * result["average_mAP"] for result in results]
+    averages_found = _averages(entry, root)
+    changes = (
+        [own - other for own, other in zip(averages_found, _averages(against, root), strict=True)] if against else []
+    )
     average = statistics.fmean(averages_found)
     paper = _published(run, published)
     row: dict[str, Any] = {
@@ -207,7 +248,7 @@ def _row(entry: Entry, root: Path, tious: Sequence[float], published: Mapping[st
         "scale": run.scale,
         "features": run.features.encoder,
         "model": run.model_name,
-        "variant": entry.row.label or run.variant,
+        "variant": entry.row.shown,
         "seeds": " ".join(str(composed.run.seed) for composed in entry.runs),
     }
     for tiou in tious:
@@ -215,7 +256,10 @@ def _row(entry: Entry, root: Path, tious: Sequence[float], published: Mapping[st
         row[f"mAP@{tiou:g}"] = statistics.fmean(found) if found else None
     row |= {
         "average": average,
-        "std": statistics.stdev(averages_found) if len(averages_found) > 1 else None,
+        "std": _spread(averages_found),
+        "against": entry.row.against,
+        "change": statistics.fmean(changes) if changes else None,
+        "change std": _spread(changes),
         "published": paper,
         "difference": average - paper if paper is not None else None,
         "parameters": records[0]["parameters"],
@@ -223,9 +267,19 @@ def _row(entry: Entry, root: Path, tious: Sequence[float], published: Mapping[st
         "best of test": _best_of_test(records),
         "test looks": "; ".join(dict.fromkeys(filter(None, map(_looks, records)))) or None,
         "runs": " ".join(paths(composed.run).folder.name for composed in entry.runs),
-        "row": f"{run.dataset} {entry.row.label or run.variant}",
+        "row": f"{run.dataset} {entry.row.shown}",
     }
     return row
+
+
+def _averages(entry: Entry, root: Path) -> list[float]:
+    """Average mAP of each of a row's runs, in per cent."""
+    return [100 * _metrics(composed.run, root)["average_mAP"] for composed in entry.runs]
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    """Sample standard deviation over the seeds; nothing for a single one."""
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def _selection(run: Run, record: Mapping[str, Any]) -> str:
@@ -259,6 +313,12 @@ def _published(run: Run, published: Mapping[str, Any]) -> float | None:
         return None
     result = published.get(run.model_name, {}).get("results", {}).get(run.dataset)
     return None if result is None else result.get("average")
+
+
+def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters, those of `own` over those of `common`."""
+    both = {key: _merged(common[key], own[key]) for key in common.keys() & own.keys() if isinstance(own[key], Mapping)}
+    return {**common, **own, **both}
 
 
 def _cell(value: Any) -> str:
