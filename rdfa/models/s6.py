@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rdfa.models.official_backward import projections
 from rdfa.ops.selective_scan import selective_scan
-from rdfa.schema import Block
+from rdfa.schema import S6, Scan
 
 
 def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool = False) -> Tensor:
@@ -51,7 +51,7 @@ class FABiS6(nn.Module):
     With `params.share_bc` the maps of later kernels are read with the first kernel's B and C (released code).
     """
 
-    def __init__(self, channels: int, kernels: Sequence[int], params: Block) -> None:
+    def __init__(self, channels: int, kernels: Sequence[int], params: S6) -> None:
         super().__init__()
         self.params = params
         self.kernels = tuple(kernels)
@@ -59,11 +59,11 @@ class FABiS6(nn.Module):
         self.inner, self.rank = inner, math.ceil(channels / 16)
         parts = len(self.kernels) if params.aggregate == "concatenate" else 1
         self.in_proj = nn.Linear(channels, 4 * inner, bias=False)
-        self.conv_weights = nn.ParameterList(nn.Parameter(_conv_weight(inner, width)) for width in self.kernels)
+        self.conv_weights = nn.ParameterList(nn.Parameter(conv_weight(inner, width)) for width in self.kernels)
         self.conv_biases = nn.ParameterList(nn.Parameter(torch.zeros(inner)) for _ in self.kernels)
         self.x_proj = nn.Linear(inner, self.rank + 2 * params.state, bias=False)
         self.dt_proj = nn.Linear(self.rank, inner, bias=False)
-        self.dt_bias = nn.Parameter(_dt_bias(inner, params))
+        self.dt_bias = nn.Parameter(dt_bias(inner, params))
         self.A_log = nn.Parameter(torch.arange(1.0, params.state + 1).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(2 * parts * inner, channels, bias=False)
@@ -125,28 +125,44 @@ class FABiS6(nn.Module):
     def _scan(
         self, u: Tensor, delta: Tensor, b: Tensor, c: Tensor, z: Tensor, lengths: Tensor | None, reverse: bool
     ) -> Tensor:
-        y = selective_scan(
-            u.transpose(1, 2),
-            delta.transpose(1, 2),
-            -torch.exp(self.A_log),
-            b.transpose(1, 2),
-            c.transpose(1, 2),
-            self.D,
-            z.transpose(1, 2),
-            self.dt_bias,
-            delta_softplus=True,
-            reverse=reverse,
-            lengths=lengths,
-        )
-        return y.transpose(1, 2)
+        return gated_scan(u, delta, self.A_log, b, c, self.D, z, self.dt_bias, lengths, reverse)
 
 
-def _conv_weight(channels: int, width: int) -> Tensor:
+def gated_scan(
+    u: Tensor,
+    delta: Tensor,
+    A_log: Tensor,
+    b: Tensor,
+    c: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+    lengths: Tensor | None,
+    reverse: bool,
+) -> Tensor:
+    """The selective scan as Mamba's blocks call it, in the layout (B, T, D): A = -exp(A_log), softplus, gate z."""
+    y = selective_scan(
+        u.transpose(1, 2),
+        delta.transpose(1, 2),
+        -torch.exp(A_log),
+        b.transpose(1, 2),
+        c.transpose(1, 2),
+        D,
+        z.transpose(1, 2),
+        dt_bias,
+        delta_softplus=True,
+        reverse=reverse,
+        lengths=lengths,
+    )
+    return y.transpose(1, 2)
+
+
+def conv_weight(channels: int, width: int) -> Tensor:
     """Initial depthwise kernels (channels, width), as torch's Conv1d draws them."""
     return torch.empty(channels, width).uniform_(-(width**-0.5), width**-0.5)
 
 
-def _dt_bias(inner: int, params: Block) -> Tensor:
+def dt_bias(inner: int, params: Scan) -> Tensor:
     """Bias (D,) whose softplus, the initial step size, is log-uniform in [dt_min, dt_max] (Mamba's initialisation)."""
     low, high = math.log(params.dt_min), math.log(params.dt_max)
     dt = torch.exp(torch.rand(inner) * (high - low) + low).clamp(min=params.dt_floor)

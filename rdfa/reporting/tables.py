@@ -96,6 +96,10 @@ def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tu
             for seed in table.seeds
         )
         entries.append(Entry(row=row, runs=runs))
+    shown = [(row.dataset, row.label or row.variant) for row in table.rows]
+    for dataset, label in shown:
+        if shown.count((dataset, label)) > 1:
+            raise RdfaError(f"{path}: two rows of {dataset} are called {label!r}: give them a label each")
     return table, entries
 
 
@@ -227,11 +231,14 @@ def _metrics(run: Run, root: Path) -> dict[str, Any]:
 
 
 def _published(run: Run, published: Mapping[str, Any]) -> float | None:
-    """The paper's average for a run at full scale on the data set's real features, else nothing."""
+    """The paper's average for a run at full scale on the features that the paper used, else nothing."""
     if run.source.kind == "sample":
         return None
-    result = published.get(run.model_name, {}).get("results", {}).get(run.dataset)
-    return None if result is None else result.get("average")
+    entry = published.get(run.model_name, {})
+    entry = entry.get("variants", {}).get(run.variant, entry)
+    result = entry.get("results", {}).get(run.dataset, {})
+    features = result.get("run_features", result.get("features"))
+    return result.get("average") if features == run.features.encoder else None
 
 
 def _cell(value: Any) -> str:
