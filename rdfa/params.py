@@ -1,8 +1,12 @@
 """Composes `params/` into one validated `Run`, and remembers which file each value came from.
 
-Order, later wins: defaults < model < its variant < data set < scale < table row < command line.
-Any file may refine itself for a variant or a scale under `variants:` or `scales:`; a data set's
-refinement for a scale is applied after the scale's own file, being the more special one.
+Order, later wins: defaults < model < data set < model for this data set < scale < model for this
+scale < data set for this scale < table row < command line.
+
+Any of these files may refine itself for a variant under `variants:`, applied right after the file.
+A model may refine itself for a data set under `datasets:` and for a scale under `scales:`, a data
+set for a scale under `scales:`; these come after that data set's or scale's own file, being the
+more special ones, and may hold `variants:` in turn.
 """
 
 import difflib
@@ -24,7 +28,7 @@ PARAMS = Path("params")
 """Folder of the parameter files, relative to the working directory: the root of a checkout."""
 
 _KINDS = ("datasets", "models", "scales", "tables")
-_REFINEMENTS = ("variants", "scales")
+_REFINEMENTS = ("variants", "scales", "datasets")
 _IDENTITY = ("dataset", "model_name", "variant", "scale", "seed")
 
 
@@ -97,12 +101,16 @@ def compose(
         known = ", ".join(model_values.get("variants", {})) or "none"
         raise RdfaError(f"{model_path}: no variant {variant!r}; it has: {known}")
     dataset_values, scale_values = read_yaml(dataset_path), read_yaml(scale_path)
-    for values, path in ((model_values, model_path), (dataset_values, dataset_path), (scale_values, scale_path)):
+    for values, path in (
+        (model_values, model_path),
+        (dataset_values, dataset_path),
+        (_refinement(model_values, "datasets", dataset, model_path), model_path),
+        (scale_values, scale_path),
+        (_refinement(model_values, "scales", scale, model_path), model_path),
+        (_refinement(dataset_values, "scales", scale, dataset_path), dataset_path),
+    ):
         apply(_plain(values), str(path))
         apply(_refinement(values, "variants", variant, path), str(path))
-    special = _refinement(dataset_values, "scales", scale, dataset_path)
-    apply(_plain(special), str(dataset_path))
-    apply(_refinement(special, "variants", variant, dataset_path), str(dataset_path))
     apply(row or {}, row_origin)
     for override in overrides:
         changed = parse_override(override)
@@ -153,12 +161,12 @@ def _validated(values: Mapping[str, Any], origins: Mapping[str, str], default: s
 
 def _explain(detail: Any, origins: Mapping[str, str], default: str) -> str:
     """One line for one of pydantic's findings: file, key, what is wrong, what it was."""
-    path = [part for part in detail["loc"] if isinstance(part, str)]
+    path, siblings = _locate([part for part in detail["loc"] if isinstance(part, str)])
     key = ".".join(path)
     found = [origin for known, origin in origins.items() if known == key or known.startswith(key + ".")]
     origin = found[-1] if found else default
     if detail["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path[-1], _fields(path[:-1]), n=1)
+        close = difflib.get_close_matches(path[-1], siblings, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"{origin}: unknown parameter {key!r}{hint}"
     if detail["type"] == "missing":
@@ -171,18 +179,35 @@ def _explain(detail: Any, origins: Mapping[str, str], default: str) -> str:
     return f"{origin}: {key}: {message}{shown}"
 
 
-def _fields(path: list[str]) -> list[str]:
-    """Names of the parameters of the section at `path`, for suggestions."""
-    section: Any = Run
-    for part in path:
-        field = section.model_fields.get(part)
-        options = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
-        section = next(
-            (option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None
-        )
-        if section is None:
-            return []
-    return list(section.model_fields)
+def _locate(location: list[str]) -> tuple[list[str], list[str]]:
+    """Path of a parameter from pydantic's location, and the parameters there are beside it.
+
+    After a field that holds a section per kind, pydantic puts the kind, which is no part of the path.
+    """
+    sections: list[Any] = [Run]
+    path: list[str] = []
+    siblings: list[str] = []
+    for part in location:
+        of_kind = [section for section in sections if part in _kinds(section)]
+        if len(sections) > 1 and of_kind:
+            sections = of_kind
+        else:
+            path.append(part)
+            siblings = [name for section in sections for name in section.model_fields]
+            sections = [option for section in sections for option in _sections(section, part)]
+    return path, siblings
+
+
+def _sections(section: Any, name: str) -> list[Any]:
+    """The sections that a field may hold: none, one, or one per kind."""
+    field = section.model_fields.get(name)
+    options = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+
+
+def _kinds(section: Any) -> tuple[str, ...]:
+    field = section.model_fields.get("kind")
+    return getattr(field.annotation, "__args__", ()) if field else ()
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any], origins: dict[str, str], origin: str, at: str = "") -> None:

@@ -34,6 +34,15 @@ TINY = (
     "training.batch_size=2",
 )
 
+BASELINES = (
+    ("actionmamba", "dbm"),
+    ("actionmamba", "vim"),
+    ("actionformer", "paper"),
+    ("convolution", "plain"),
+    ("temporalmaxer", "paper"),
+)
+"""Every other model and its variants."""
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
@@ -42,19 +51,24 @@ def one_thread() -> None:
 
 @pytest.fixture
 def tiny() -> Callable[..., Composed]:
-    """Compose a run that trains in seconds: `tiny(dataset=..., variant=..., overrides=(...))`."""
+    """Compose a run that trains in seconds: `tiny(dataset=..., model=..., variant=..., overrides=(...))`."""
 
     def make(
-        dataset: str = "thumos14", variant: str = "paper", seed: int = 0, overrides: tuple[str, ...] = ()
+        dataset: str = "thumos14",
+        variant: str = "paper",
+        seed: int = 0,
+        overrides: tuple[str, ...] = (),
+        model: str = "rdfa",
     ) -> Composed:
         width = ("model.stem.channel_width=16",) if variant == "released" else ()
+        settings = [setting for setting in TINY if model == "rdfa" or not setting.startswith("model.block.")]
         return compose(
             dataset=dataset,
-            model="rdfa",
+            model=model,
             variant=variant,
             scale="sample",
             seed=seed,
-            overrides=(*TINY, *width, *overrides),
+            overrides=(*settings, *width, *overrides),
             folder=ROOT / "params",
         )
 

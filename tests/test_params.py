@@ -11,7 +11,7 @@ from rdfa.errors import RdfaError
 from rdfa.identity import keys, parse_run_name, run_name
 from rdfa.params import compose, flatten, json_schema, read_run, read_yaml, resolved_yaml
 from rdfa.reporting.tables import read_table, table_names
-from tests.conftest import ROOT
+from tests.conftest import BASELINES, ROOT
 
 FOLDER = ROOT / "params"
 DATASETS = ("thumos14", "activitynet", "fineaction", "hacs")
@@ -39,6 +39,9 @@ def thumos(*overrides: str, variant: str = "paper", scale: str = "full"):  # typ
         ("training.warmup_epochs=60", "warmup_epochs must be smaller than schedule_epochs"),
         ("windows.max_length=2300", "windows.max_length 2300 is not a multiple of the coarsest stride 32"),
         ("model.block.share_bc=true", "means nothing with block.aggregate 'sum_maps'"),
+        ("model.block.aggregat=3", "unknown parameter 'model.block.aggregat'; did you mean 'aggregate'?"),
+        ("model.block.state=0", "command line: model.block.state: Input should be greater than 0 (got 0)"),
+        ("model.block.kind=lstm", "does not match any of the expected tags: 's6', 'vim', 'attention', 'convolution'"),
         ("model.regression_ranges=[[4, 4]]", "regression_ranges: [4.0, 4.0] is empty"),
         ("runtime.device=${oc.env:HOME}", "interpolations are not allowed"),
         ("seed=3", "are set by the run's name"),
@@ -51,6 +54,33 @@ def test_a_bad_override_is_refused_with_key_and_reason(override: str, message: s
         thumos(override)
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
+
+
+def test_parameters_of_another_kind_of_block_are_refused_one_by_one() -> None:
+    with pytest.raises(RdfaError) as error:
+        thumos("model.block.kind=vim")
+    lines = [line.split(": ", 1)[1] for line in str(error.value).splitlines()]
+    assert lines == [f"unknown parameter 'model.block.{name}'" for name in ("gradients", "aggregate", "share_bc")]
+
+
+@pytest.mark.parametrize(
+    ("model", "override", "message"),
+    [
+        ("actionformer", "model.block.window=8", "block.window must be odd"),
+        ("actionformer", "model.block.heads=5", "width 512 is not a multiple of block.heads 5"),
+        ("actionformer", "model.padding=leaky", "padding 'leaky' is not there for block.kind 'attention'"),
+        ("actionformer", "model.stem.dual=dual", "stem.dual 'dual' needs another block.kind than 'attention'"),
+        ("actionformer", "model.branch.kernels=[4]", "branch.kernels must be one odd width with block.kind"),
+        ("convolution", "model.stem.temporal_kernels=[3, 5]", "stem.temporal_kernels must be one odd width"),
+        ("temporalmaxer", "model.branch.dual=temporal", "branch.dual 'temporal' needs another block.kind than 'none'"),
+        ("temporalmaxer", "model.block.state=8", "unknown parameter 'model.block.state'"),
+    ],
+)
+def test_what_a_kind_of_block_cannot_do_is_refused(model: str, override: str, message: str) -> None:
+    variant = dict(BASELINES)[model]
+    with pytest.raises(RdfaError) as error:
+        compose(dataset="thumos14", model=model, variant=variant, scale="full", overrides=(override,), folder=FOLDER)
+    assert message in str(error.value)
 
 
 @pytest.fixture
@@ -99,7 +129,7 @@ def test_a_bad_file_is_refused_by_name(folder: Path, file: str, text: str, messa
         ({"dataset": "thumos"}, "no dataset 'thumos'; there is: activitynet, fineaction, hacs, hapt, thumos14"),
         ({"variant": "papers"}, "no variant 'papers'; it has: paper, released"),
         ({"scale": "../scales/full"}, "no scale '../scales/full'"),
-        ({"model": "bmn"}, "no model 'bmn'; there is: rdfa"),
+        ({"model": "bmn"}, "no model 'bmn'; there is: actionformer, actionmamba, convolution, rdfa"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_known_ones(changed: dict[str, str], message: str) -> None:
@@ -115,6 +145,51 @@ def test_an_unknown_name_is_refused_with_the_known_ones(changed: dict[str, str],
 def test_every_data_set_of_the_paper_composes_at_both_scales(dataset: str, variant: str, scale: str) -> None:
     run = compose(dataset=dataset, model="rdfa", variant=variant, scale=scale, folder=FOLDER).run
     assert run.source.kind == ("sample" if scale == "sample" else "hub")
+
+
+@pytest.mark.parametrize("dataset", [*DATASETS, "hapt"])
+@pytest.mark.parametrize(("model", "variant"), BASELINES)
+def test_every_baseline_composes_with_every_data_set_at_both_scales(model: str, variant: str, dataset: str) -> None:
+    for scale in ("full", "sample"):
+        run = compose(dataset=dataset, model=model, variant=variant, scale=scale, folder=FOLDER).run
+        assert parse_run_name(run_name(run))["model"] == model
+        assert run.model.width == {"sample": 64}.get(
+            scale, {"thumos14": 512, "fineaction": 512, "hapt": 128}.get(dataset, 256)
+        )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "window", "positions", "epochs"),
+    [("thumos14", 19, False, 50), ("activitynet", 7, True, 15), ("fineaction", 7, False, 25), ("hacs", 25, True, 25)],
+)
+def test_a_model_refines_itself_for_a_data_set(dataset: str, window: int, positions: bool, epochs: int) -> None:
+    run = compose(dataset=dataset, model="actionformer", variant="paper", scale="full", folder=FOLDER).run
+    block = run.model.block
+    assert block.kind == "attention"
+    assert (block.window, block.positions, run.training.epochs) == (window, positions, epochs)
+
+
+def test_refinements_are_applied_in_the_documented_order(folder: Path) -> None:
+    """Place n sets the parameters from the n-th on, all to its own number: the n-th is then its own in the end."""
+    names = ["epochs", "schedule_epochs", "batch_size", "warmup_epochs", "test_looks_from"]
+    places = (
+        ("models/rdfa.yaml", ["datasets", "thumos14"]),
+        ("models/rdfa.yaml", ["datasets", "thumos14", "variants", "paper"]),
+        ("scales/sample.yaml", []),
+        ("models/rdfa.yaml", ["scales", "sample"]),
+        ("datasets/thumos14.yaml", ["scales", "sample"]),
+    )
+    for number, (file, place) in enumerate(places):
+        content = yaml.safe_load((folder / file).read_text())
+        inside = content
+        for name in place:
+            inside = inside.setdefault(name, {})
+        inside["training"] = dict.fromkeys(names[number:], 100 - number)
+        (folder / file).write_text(yaml.safe_dump(content))
+    composed = compose(dataset="thumos14", model="rdfa", variant="paper", scale="sample", folder=folder)
+    training = composed.run.training.model_dump()
+    assert [training[name] for name in reversed(names)] == [96, 97, 98, 99, 100]
+    assert composed.origins["training.epochs"].endswith("models/rdfa.yaml")
 
 
 def test_later_files_override_earlier_ones_and_every_value_knows_its_file() -> None:
@@ -148,6 +223,13 @@ def test_the_schema_for_editors_is_the_one_of_now() -> None:
     assert committed == json_schema(), (
         "regenerate: python -c 'from rdfa.params import *; print(json_schema(), end=\"\")'"
     )
+
+
+def test_two_rows_of_a_table_that_would_have_one_name_are_refused(folder: Path) -> None:
+    path = folder / "tables" / "table5.yaml"
+    path.write_text(path.read_text().replace("label: DBM", "label: ViM"))
+    with pytest.raises(RdfaError, match=r"table5.yaml: two rows of thumos14 are called 'ViM'"):
+        read_table("table5", folder=folder)
 
 
 def test_every_table_composes() -> None:

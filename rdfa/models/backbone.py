@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from rdfa.models.s6 import FABiS6
-from rdfa.schema import Model, Stem
+from rdfa.models.attention import FeedForward, sinusoid
+from rdfa.models.mixers import mixer
+from rdfa.schema import Attention, Model, Stem
 
 
 class Embedding(nn.Module):
@@ -56,7 +57,7 @@ class AffineDropPath(nn.Module):
 
 
 class Dual(nn.Module):
-    """The Dual Bi-S6 structure: a temporal FA-Bi-S6, a channel FA-Bi-S6 that gates it, or one of the two."""
+    """The Dual structure: a mixer over time, one over the channels that gates it, or one of the two."""
 
     def __init__(self, structure: str, temporal_kernels: Sequence[int], stem: Stem, params: Model) -> None:
         super().__init__()
@@ -65,8 +66,8 @@ class Dual(nn.Module):
         self.gate_from_temporal = stem.channel_input == "temporal_output"
         self.norm = nn.LayerNorm(params.width)
         temporal, channel = structure in ("temporal", "dual"), structure in ("channel", "dual")
-        self.temporal = FABiS6(params.width, temporal_kernels, params.block) if temporal else None
-        self.channel = FABiS6(stem.channel_width, stem.channel_kernels, params.block) if channel else None
+        self.temporal = mixer(params.width, temporal_kernels, params.block) if temporal else None
+        self.channel = mixer(stem.channel_width, stem.channel_kernels, params.block) if channel else None
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C) and (B, T) bool to (B, T, C), zero in padded steps."""
@@ -100,6 +101,26 @@ def _pool_time(x: Tensor, width: int, lengths: Tensor | None) -> Tensor:
     return torch.stack([F.adaptive_avg_pool1d(video[:, :length], width) for video, length in parts])
 
 
+class FeedForwardPath(nn.Module):
+    """The second residual path of a Transformer block, with a normalisation and a scale of its own."""
+
+    def __init__(self, params: Model, block: Attention) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(params.width)
+        self.layers = FeedForward(params.width, block)
+        self.path = AffineDropPath(params.width, params.drop_path, params.path_scale)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, C) and (B, T) bool to (B, T, C)."""
+        y: Tensor = x + self.path(self.layers(self.norm(x)) * mask.unsqueeze(2))
+        return y
+
+
+def _second_path(params: Model) -> FeedForwardPath | None:
+    """What follows a block's mixer: nothing, except in a Transformer."""
+    return FeedForwardPath(params, params.block) if isinstance(params.block, Attention) else None
+
+
 class StemBlock(nn.Module):
     """One Dual block that is applied `recurrence` times with the same weights."""
 
@@ -109,6 +130,7 @@ class StemBlock(nn.Module):
         self.recurrence, self.from_input = stem.recurrence, stem.residual == "input"
         self.dual = Dual(stem.dual, stem.temporal_kernels, stem, params)
         self.path = AffineDropPath(params.width, params.drop_path, params.path_scale)
+        self.second = _second_path(params)
         self.checkpointed = False
         """Keep only the iterates X_i for the backward pass (Runtime.checkpoint_recurrence)."""
 
@@ -125,7 +147,7 @@ class StemBlock(nn.Module):
 
     def _iteration(self, x: Tensor, added: Tensor, mask: Tensor) -> Tensor:
         y: Tensor = self.path(self.dual(x, mask)) + added
-        return y
+        return y if self.second is None else self.second(y, mask)
 
 
 class BranchBlock(nn.Module):
@@ -135,11 +157,12 @@ class BranchBlock(nn.Module):
         super().__init__()
         self.dual = Dual(params.branch.dual, params.branch.kernels, params.stem, params)
         self.path = AffineDropPath(params.width, params.drop_path, params.path_scale)
+        self.second = _second_path(params)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C), before pooling."""
         y: Tensor = self.path(self.dual(x, mask)) + x
-        return y
+        return y if self.second is None else self.second(y, mask)
 
 
 def halve(x: Tensor, mask: Tensor, masked: bool) -> tuple[Tensor, Tensor]:
@@ -161,6 +184,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.masked = params.padding == "masked"
         self.embedding = Embedding(dimension, params)
+        self.positions = isinstance(params.block, Attention) and params.block.positions
         blocks = params.stem.blocks if params.stem.dual != "none" else 0
         self.stem = nn.ModuleList(StemBlock(params) for _ in range(blocks))
         with_block = params.branch.dual != "none"
@@ -170,6 +194,8 @@ class Backbone(nn.Module):
     def forward(self, features: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Features (B, C_in, T), mask (B, T) bool to levels (B, T / 2^l, C) and their masks."""
         x = self.embedding(features, mask)
+        if self.positions:
+            x = x + sinusoid(x) * mask.unsqueeze(2)
         for stem in self.stem:
             x = stem(x, mask)
         levels, masks = [x], [mask]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rdfa.models.official_backward import projections
 from rdfa.ops.causal_convolution import causal_maps
 from rdfa.ops.selective_scan import Scan, selective_scans
-from rdfa.schema import Block
+from rdfa.schema import S6, ViM
 
 
 class FABiS6(nn.Module):
@@ -29,7 +29,7 @@ class FABiS6(nn.Module):
     With `params.share_bc` the maps of later kernels are read with the first kernel's B and C (released code).
     """
 
-    def __init__(self, channels: int, kernels: Sequence[int], params: Block) -> None:
+    def __init__(self, channels: int, kernels: Sequence[int], params: S6) -> None:
         super().__init__()
         self.params = params
         self.kernels = tuple(kernels)
@@ -49,10 +49,9 @@ class FABiS6(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw what the projections do not draw themselves: the step's weights as Mamba, the kernels as Conv1d."""
-        nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
-        self.dt_bias.data = _dt_bias(self.inner, self.params)
+        draw_step(self.dt_proj, self.dt_bias, self.params)
         for weight in self.conv_weights:  # last, so that other kernels leave the step's weights as they are
-            nn.init.uniform_(weight, -(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5)
+            draw_kernel(weight)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the steps of a sequence.
@@ -92,7 +91,7 @@ class FABiS6(nn.Module):
             if self.params.share_bc:
                 shared = shared or (b, c)
                 b, c = shared
-            scans.append(_scan(u, self.dt_proj(step), b, c, z, reverse))
+            scans.append(scan_of(u, self.dt_proj(step), b, c, z, reverse))
         return scans
 
     def _official_direction(self, x: Tensor, z: Tensor, reverse: bool) -> list[Scan]:
@@ -105,18 +104,27 @@ class FABiS6(nn.Module):
         gates = [*[z.detach()] * (len(maps) - 1), z]
         read = projections(maps, self.x_proj.weight, self.dt_proj.weight)
         return [
-            _scan(u, delta, read.b, read.c, gate, reverse)
+            scan_of(u, delta, read.b, read.c, gate, reverse)
             for u, delta, gate in zip(read.maps, read.deltas, gates, strict=True)
         ]
 
 
-def _scan(u: Tensor, delta: Tensor, b: Tensor, c: Tensor, z: Tensor, reverse: bool) -> Scan:
+def scan_of(u: Tensor, delta: Tensor, b: Tensor, c: Tensor, z: Tensor, reverse: bool) -> Scan:
     """The scan of a map: (B, T, .) as the (B, ., T) that scans are described in, without copies."""
     return Scan(u.mT, delta.mT, b.mT, c.mT, z.mT, reverse)
 
 
-def _dt_bias(inner: int, params: Block) -> Tensor:
-    """Bias (D,) whose softplus, the initial step size, is log-uniform in [dt_min, dt_max] (Mamba's initialisation)."""
+def draw_step(dt_proj: nn.Linear, dt_bias: nn.Parameter, params: S6 | ViM) -> None:
+    """Draw what makes step sizes (Mamba's initialisation).
+
+    The softplus of the bias (D,), the initial step size, becomes log-uniform in [dt_min, dt_max].
+    """
+    nn.init.uniform_(dt_proj.weight, -(dt_proj.in_features**-0.5), dt_proj.in_features**-0.5)
     low, high = math.log(params.dt_min), math.log(params.dt_max)
-    dt = torch.exp(torch.rand(inner) * (high - low) + low).clamp(min=params.dt_floor)
-    return dt + torch.log(-torch.expm1(-dt))
+    dt = torch.exp(torch.rand(dt_bias.shape) * (high - low) + low).clamp(min=params.dt_floor)
+    dt_bias.data = dt + torch.log(-torch.expm1(-dt))
+
+
+def draw_kernel(weight: Tensor) -> None:
+    """Draw depthwise kernels (D, k) as torch's Conv1d does."""
+    nn.init.uniform_(weight, -(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5)

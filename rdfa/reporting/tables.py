@@ -103,8 +103,8 @@ def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tu
         table = Table.model_validate(_tuples(values))
     except ValidationError as error:
         detail = error.errors()[0]
-        where = ".".join(str(part) for part in detail["loc"])
-        raise RdfaError(f"{path}: {where}: {detail['msg']}") from error
+        where = "".join(f"{part}: " for part in [".".join(map(str, detail["loc"]))] if part)
+        raise RdfaError(f"{path}: {where}{detail['msg'].removeprefix('Value error, ')}") from error
     entries = []
     for number, written in enumerate(table.rows, 1):
         row = written.model_copy(update={"params": _merged(table.params, written.params)})
@@ -308,11 +308,14 @@ def _metrics(run: Run, root: Path) -> dict[str, Any]:
 
 
 def _published(run: Run, published: Mapping[str, Any]) -> float | None:
-    """The paper's average for a run at full scale on the data set's real features, else nothing."""
+    """The paper's average for a run at full scale on the features that the paper used, else nothing."""
     if run.source.kind == "sample":
         return None
-    result = published.get(run.model_name, {}).get("results", {}).get(run.dataset)
-    return None if result is None else result.get("average")
+    entry = published.get(run.model_name, {})
+    entry = entry.get("variants", {}).get(run.variant, entry)
+    result = entry.get("results", {}).get(run.dataset, {})
+    features = result.get("run_features", result.get("features"))
+    return result.get("average") if features == run.features.encoder else None
 
 
 def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,20 @@ Reading order: `Run` (everything) holds `Source`, `Features`, `Windows`, `Model`
 """
 
 from rdfa.schema.inference import Detection, Evaluation, Runtime
-from rdfa.schema.model import Block, Branch, Heads, Model, Stem
+from rdfa.schema.model import S6, Attention, Block, Branch, Convolution, Heads, Model, Scan, Stem, ViM
 from rdfa.schema.run import Run
 from rdfa.schema.section import Name, NotNegative, Positive, Section
 from rdfa.schema.source import Archive, Features, Hub, Sample, Source, Statistics, Windows
 from rdfa.schema.training import Average, Loss, Training
 
 __all__ = [
+    "S6",
     "Archive",
+    "Attention",
     "Average",
     "Block",
     "Branch",
+    "Convolution",
     "Detection",
     "Evaluation",
     "Features",
@@ -30,10 +33,12 @@ __all__ = [
     "Run",
     "Runtime",
     "Sample",
+    "Scan",
     "Section",
     "Source",
     "Statistics",
     "Stem",
     "Training",
+    "ViM",
     "Windows",
 ]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from rdfa.models.s6 import FABiS6
+from rdfa.models.vim import Direction
 from rdfa.schema import Training
 
 
@@ -41,4 +42,6 @@ def optimizer(model: nn.Module, params: Training) -> torch.optim.AdamW:
 def _decays(module: nn.Module, name: str, decay_state: bool) -> bool:
     if isinstance(module, FABiS6):
         return decay_state and name in ("A_log", "D")
+    if isinstance(module, Direction):
+        return name == "conv_weight" or (decay_state and name in ("A_log", "D"))
     return isinstance(module, nn.Linear | nn.Conv1d) and name == "weight"

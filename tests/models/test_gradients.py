@@ -6,19 +6,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rdfa.models.backbone import AffineDropPath, BranchBlock, Dual, Embedding, StemBlock, halve
+from rdfa.models.backbone import AffineDropPath, BranchBlock, Dual, Embedding, FeedForwardPath, StemBlock, halve
 from rdfa.models.detector import Detector
 from rdfa.models.heads import ClassHead, Neck, OffsetHead
+from rdfa.models.mixers import mixer
 from rdfa.models.s6 import FABiS6
 from rdfa.ops.causal_convolution import causal_convolution
 from rdfa.ops.selective_scan import use_backend
 from rdfa.params import compose
-from rdfa.schema import Model
+from rdfa.schema import S6, Attention, Model
 from rdfa.training.losses import Normalizer, detection_losses
-from tests.conftest import ROOT
+from tests.conftest import BASELINES, ROOT
 
 MASK = torch.tensor([[True] * 8, [True] * 5 + [False] * 3])
 VARIANTS = ("paper", "released")
+MIXERS = [(model, variant) for model, variant in BASELINES if model != "temporalmaxer"]
+SETTINGS = {
+    ("rdfa", "paper"): ("model.block.state=2", "model.stem.channel_width=1"),
+    ("rdfa", "released"): ("model.block.state=2", "model.stem.channel_width=3"),
+    ("actionmamba", "dbm"): ("model.block.state=2",),
+    ("actionmamba", "vim"): ("model.block.state=2",),
+    ("actionformer", "paper"): ("model.block.heads=2", "model.block.window=5", "model.block.dropout=0"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -30,22 +39,21 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def small(variant: str, *overrides: str) -> Model:
+def small(variant: str, *overrides: str, model: str = "rdfa") -> Model:
     return compose(
         dataset="thumos14",
-        model="rdfa",
+        model=model,
         variant=variant,
         scale="full",
         folder=ROOT / "params",
         overrides=(
             "model.width=4",
             "model.heads.width=4",
-            "model.block.state=2",
             "model.stem.recurrence=2",
-            "model.stem.channel_width=" + ("1" if variant == "paper" else "3"),
             "model.drop_path=0",
             "model.path_scale=0.7",
             "model.regression_ranges=[[0, 4], [4, 10000]]",
+            *SETTINGS.get((model, variant), ()),
             *overrides,
         ),
     ).run.model
@@ -89,7 +97,19 @@ def test_causal_convolution_has_the_gradients_of_numerical_differences(width: in
 )
 def test_fa_bi_s6_has_the_gradients_of_numerical_differences(aggregate: str, share: bool) -> None:
     params = small("paper", f"model.block.aggregate={aggregate}", f"model.block.share_bc={str(share).lower()}")
+    assert isinstance(params.block, S6)
     check(FABiS6(4, (2, 3), params.block), [torch.randn(2, 6, 4)])
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([7, 4])])
+@pytest.mark.parametrize(("model", "variant"), MIXERS)
+def test_every_mixer_has_the_gradients_of_numerical_differences(
+    model: str, variant: str, lengths: Tensor | None
+) -> None:
+    params = small(variant, model=model)
+    steps = torch.randn(2, 7, 4)
+    mixed = mixer(4, params.branch.kernels, params.block)
+    check(mixed, [steps] if lengths is None else [steps, lengths])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -114,6 +134,20 @@ def test_stem_and_branch_have_the_gradients_of_numerical_differences(
     block: type[StemBlock | BranchBlock], variant: str
 ) -> None:
     check(block(small(variant)), [torch.randn(2, 8, 4), MASK])
+
+
+@pytest.mark.parametrize("block", [StemBlock, BranchBlock])
+@pytest.mark.parametrize(("model", "variant"), MIXERS)
+def test_stem_and_branch_of_every_kind_have_the_gradients_of_numerical_differences(
+    model: str, variant: str, block: type[StemBlock | BranchBlock]
+) -> None:
+    check(block(small(variant, model=model)), [torch.randn(2, 8, 4), MASK])
+
+
+def test_feed_forward_path_has_the_gradients_of_numerical_differences() -> None:
+    params = small("paper", model="actionformer")
+    assert isinstance(params.block, Attention)
+    check(FeedForwardPath(params, params.block), [torch.randn(2, 8, 4), MASK])
 
 
 @pytest.mark.parametrize("masked", [False, True])

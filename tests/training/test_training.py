@@ -27,7 +27,7 @@ from rdfa.stages.fetch import fetch_stage
 from rdfa.stages.opened import open_data
 from rdfa.stages.train import train_stage
 from rdfa.training.checkpoint import load_weights
-from tests.conftest import ROOT, TINY
+from tests.conftest import BASELINES, ROOT, TINY
 
 Tiny = Callable[..., Composed]
 
@@ -48,9 +48,10 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["paper", "released"])
-def test_a_model_overfits_two_videos(tiny: Tiny, tmp_path: Path, variant: str) -> None:
+@pytest.mark.parametrize(("model", "variant"), [("rdfa", "paper"), ("rdfa", "released"), *BASELINES])
+def test_a_model_overfits_two_videos(tiny: Tiny, tmp_path: Path, model: str, variant: str) -> None:
     composed = tiny(
+        model=model,
         variant=variant,
         overrides=(
             "source.sample.train_videos=2",
@@ -72,8 +73,8 @@ def test_a_model_overfits_two_videos(tiny: Tiny, tmp_path: Path, variant: str) -
     train_stage(composed, tmp_path, tracked=False)
     data = open_data(run, where)
     truth = data.annotations.subset(run.train_subset)
-    model = load_detector(run, where.folder)
-    found = detect(run, model, truth.videos, data.annotations.classes, data.store, None, torch.device("cpu"))
+    detector = load_detector(run, where.folder)
+    found = detect(run, detector, truth.videos, data.annotations.classes, data.store, None, torch.device("cpu"))
     assert mean_average_precision(truth, found, [0.5], "activitynet").average > 0.9
 
 
