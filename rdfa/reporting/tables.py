@@ -45,6 +45,8 @@ class Row(Section):
     """Parameters that this row changes, nested as in any other file."""
     against: str | None = None
     """The row, by what is shown for it, that this one is compared with, seed by seed."""
+    scales: tuple[Name, ...] | None = None
+    """Scales at which the table has this row; null: at every one."""
 
     @property
     def shown(self) -> str:
@@ -106,14 +108,17 @@ def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tu
         where = "".join(f"{part}: " for part in [".".join(map(str, detail["loc"]))] if part)
         raise RdfaError(f"{path}: {where}{detail['msg'].removeprefix('Value error, ')}") from error
     entries = []
+    scale = scale or table.scale
     for number, written in enumerate(table.rows, 1):
+        if written.scales is not None and scale not in written.scales:
+            continue
         row = written.model_copy(update={"params": _merged(table.params, written.params)})
         runs = tuple(
             compose(
                 dataset=row.dataset,
                 model=row.model,
                 variant=row.variant,
-                scale=scale or table.scale,
+                scale=scale,
                 seed=seed,
                 row=row.params,
                 row_origin=f"{path} row {number}",
