@@ -9,12 +9,13 @@ from rdfa.schema.inference import Detection, Evaluation, Runtime
 from rdfa.schema.model import Block, Branch, Heads, Model, Stem
 from rdfa.schema.run import Run
 from rdfa.schema.section import Name, NotNegative, Positive, Section
-from rdfa.schema.source import Archive, Features, Hub, Sample, Source, Statistics, Windows
+from rdfa.schema.source import Archive, Beside, Features, Hub, Sample, Source, Statistics, Windows
 from rdfa.schema.training import Average, Loss, Training
 
 __all__ = [
     "Archive",
     "Average",
+    "Beside",
     "Block",
     "Branch",
     "Detection",
