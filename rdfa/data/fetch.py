@@ -104,7 +104,11 @@ def _fill(run: Run, folder: Path, key: str) -> None:
         raise RdfaError(
             f"{folder}: cannot be written ({error.strerror or error}); run the same command again"
         ) from error
-    opened = _check(run, folder, folder, read_all=filled.by_hand)
+    try:
+        opened = _check(run, folder, folder, read_all=filled.by_hand)
+    except RdfaError as error:
+        hint = f"\n(if {ANNOTATIONS} is right, remove {folder / FEATURES} to have it made of a new download)"
+        raise RdfaError(f"{error}{hint if filled.kept else ''}") from error
     write_json(
         folder / f"manifest-{key}.json",
         _describe(run, folder, key, opened.annotations)

@@ -55,6 +55,8 @@ class Filled:
     origin: dict[str, Any]
     """Where the features came from, for the manifest."""
     by_hand: bool
+    kept: bool
+    """Whether a store of an earlier fetch was kept."""
     downloads: Downloads
     """To be removed when the manifest is written."""
 
@@ -69,7 +71,7 @@ def plan(run: Run, folder: Path) -> Plan:
     made_from = _made_from(folder)
     by_hand = made_from is not None and not made_from.startswith(_ORIGIN)
     listing, missing = None, 0
-    if made_from is None or not (by_hand or _is_ours(run, hub, folder, made_from)):
+    if made_from is None or not (by_hand or _is_ours(run, hub, made_from)):
         downloads = Downloads(hub, folder)
         listing = downloads.listing()
         missing = downloads.missing(listing)
@@ -98,14 +100,16 @@ def fill(run: Run, folder: Path) -> Filled:
     coming = plan(run, folder)
     downloads = Downloads(hub, folder)
     if coming.listing is None:
-        return Filled(origin=_known_origin(folder), by_hand=coming.by_hand, downloads=downloads)
+        origin = _known_origin(folder)
+        return Filled(origin=origin, by_hand=coming.by_hand, kept=not coming.by_hand, downloads=downloads)
     if not coming.fits:
         raise RdfaError(
             f"{folder.parent}: has {as_bytes(coming.free)} free, but {as_bytes(coming.missing)} are to be downloaded "
             f"and about {as_bytes(coming.store)} to be made of them (nothing was begun); make room, or let {folder} be "
             "a link to a folder on a larger disk"
         )
-    return Filled(origin=_from_hub(run, hub, folder, coming.listing, downloads), by_hand=False, downloads=downloads)
+    origin = _from_hub(run, hub, folder, coming.listing, downloads)
+    return Filled(origin=origin, by_hand=False, kept=False, downloads=downloads)
 
 
 def _from_hub(run: Run, hub: Hub, folder: Path, listing: Listing, downloads: Downloads) -> dict[str, Any]:
@@ -121,7 +125,7 @@ def _from_hub(run: Run, hub: Hub, folder: Path, listing: Listing, downloads: Dow
     downloads.complete(listing)
     for stale in folder.glob("manifest-*.json"):
         stale.unlink()  # it describes a store that is about to be replaced
-    source = f"{_ORIGIN} {hub.repository} {listing.commit} {_recipe(run, hub, folder)}"
+    source = f"{_ORIGIN} {hub.repository} {listing.commit} {_recipe(run, hub)}"
     converted = convert(run, videos, listing, downloads, folder / FEATURES, source)
     return {
         "repository": hub.repository,
@@ -160,16 +164,11 @@ def _made_from(folder: Path) -> str | None:
     return None if made_from.startswith(_ORIGIN) and _has_changed(folder) else made_from
 
 
-def _is_ours(run: Run, hub: Hub, folder: Path, made_from: str) -> bool:
-    """Whether the store was converted from what the parameters ask for, with these annotations."""
+def _is_ours(run: Run, hub: Hub, made_from: str) -> bool:
+    """Whether the store was converted from what the parameters ask for."""
     words = made_from.split(" ")
-    return (
-        len(words) == 4
-        and words[1] == hub.repository
-        and hub.revision in (None, words[2])
-        and (folder / ANNOTATIONS).is_file()
-        and words[3] == _recipe(run, hub, folder)
-    )
+    asked = len(words) == 4 and words[1] == hub.repository and hub.revision in (None, words[2])
+    return asked and words[3] == _recipe(run, hub)
 
 
 def _has_changed(folder: Path) -> bool:
@@ -183,11 +182,14 @@ def _has_changed(folder: Path) -> bool:
     return False
 
 
-def _recipe(run: Run, hub: Hub, folder: Path) -> str:
-    """Digest of all but the archive that decides a converted store's bytes."""
+def _recipe(run: Run, hub: Hub) -> str:
+    """Digest of what, besides archive and annotations, decides a converted store's bytes.
+
+    Not of the annotations: corrected ones mostly fit the store, `open_folder` refuses those that do not, and the parts
+    to make another one of are gone.
+    """
     features = run.features.model_dump(mode="json", exclude={"keep_every"})
-    parts = [_CONVERSION, hub.archives, hub.prefix, hub.suffix, hub.axes, features, subsets(run)]
-    text = json.dumps([*parts, sha256(folder / ANNOTATIONS)], sort_keys=True)
+    text = json.dumps([_CONVERSION, hub.archives, hub.prefix, hub.suffix, hub.axes, features], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
