@@ -81,7 +81,7 @@ def keys(run: Run) -> Keys:
     """The keys of all stages of a run."""
     values = as_plain(run)
     data = {name: values[name] for name in ("dataset", "num_classes", "train_subset", "test_subset")}
-    data["source"] = _hub_identity(values["source"]) if run.source.kind == "hub" else values["source"]
+    data["source"] = values["source"] | {"hub": _hub_identity(run)}
     data["features"] = {name: value for name, value in values["features"].items() if name != "keep_every"}
     data["scores"] = run.detection.external_classes > 0
     # Downloaded features are what their commit and checksums say, whatever code fetched them. Where the parameters name
@@ -99,12 +99,14 @@ def keys(run: Run) -> Keys:
     return Keys(fetch=fetch, train=train, detect=detect, evaluate=evaluate)
 
 
-def _hub_identity(source: dict[str, Any]) -> dict[str, Any]:
+def _hub_identity(run: Run) -> dict[str, Any] | None:
     """Of a downloaded data set's parameters those that decide what it is, not how or from where it comes."""
-    hub = source["hub"]
+    if run.source.kind != "hub":
+        return None
+    hub: dict[str, Any] = as_plain(run)["source"]["hub"]
     names = ("repository", "revision", "archives", "prefix", "suffix", "axes", "missing_at_most")
     beside = {name: hub[name] and hub[name]["sha256"] for name in ("annotations", "scores")}
-    return {"kind": source["kind"]} | {name: hub[name] for name in names} | beside
+    return {name: hub[name] for name in names} | beside
 
 
 def paths(run: Run, root: Path = Path()) -> Paths:

@@ -170,7 +170,9 @@ def _describe(run: Run, place: Path, key: str, annotations: Annotations) -> dict
         "dataset": run.dataset,
         "key": key,
         "scale": run.scale,
-        "source": run.source.model_dump(mode="json", exclude_none=True),
+        "source": run.source.model_dump(
+            mode="json", exclude_none=True, exclude=None if run.source.kind == "hub" else {"hub"}
+        ),
         "features": run.features.model_dump(mode="json"),
         "classes": len(annotations.classes),
         "splits": splits,
