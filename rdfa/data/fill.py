@@ -126,7 +126,13 @@ def _from_hub(run: Run, hub: Hub, folder: Path, listing: Listing, downloads: Dow
     for stale in folder.glob("manifest-*.json"):
         stale.unlink()  # it describes a store that is about to be replaced
     source = f"{_ORIGIN} {hub.repository} {listing.commit} {_recipe(run, hub)}"
-    converted = convert(run, videos, listing, downloads, folder / FEATURES, source)
+    try:
+        converted = convert(run, videos, listing, downloads, folder / FEATURES, source)
+    except RdfaError as error:
+        raise RdfaError(
+            f"{error}\n(what was downloaded is kept for another try; removing {downloads.folder} begins anew, with "
+            "what the repository holds then)"
+        ) from error
     return {
         "repository": hub.repository,
         "commit": listing.commit,

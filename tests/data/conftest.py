@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.hub_server import Hub, serving
+from tests.data.hub_sets import Published, miniature, publish
 
 
 @pytest.fixture
@@ -19,3 +20,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     return tmp_path / "data" / "set"
+
+
+@pytest.fixture
+def published(hub: Hub, place: Path) -> Published:
+    """THUMOS-14 in small, on the server, its annotations in place."""
+    made = miniature("thumos14")
+    publish(hub, made)
+    made.place(place)
+    return made

@@ -189,3 +189,7 @@ def assert_whole(published: Published, place: Path) -> None:
         np.testing.assert_array_equal(store.read(name), published.features[name].astype(np.float32))
     store.close()
     assert entries(place.parent) == [place.name], "neither parts nor locks stay"
+
+
+def downloads(place: Path) -> Path:
+    return place.with_name(f"{place.name}.downloads")

@@ -34,12 +34,18 @@ OTHER = hashlib.sha1(b"second").hexdigest()
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_a_data_set_is_downloaded_converted_and_described(dataset: str, hub: Hub, place: Path) -> None:
+def test_a_data_set_is_downloaded_converted_and_described(
+    dataset: str, hub: Hub, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     published = miniature(dataset)
     files = publish(hub, published)
     published.place(place)
     manifest = read_json(fetch(published.run, place, "k"))
     assert_whole(published, place)
+    said = capsys.readouterr().err
+    assert f"main is commit {COMMIT}; to pin it: source.hub.revision={COMMIT}" in said
+    for number in (1, 2, 3):
+        assert f"part {number} of 3: " in said and f"{3 - number} parts left" in said
     store = FeatureStore(place / "features.h5")
     for name, video in published.annotations["database"].items():
         if video["annotations"]:

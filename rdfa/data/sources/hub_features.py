@@ -190,6 +190,8 @@ class _Joined(io.RawIOBase):
             path, part = self._todo.pop(0)
             if part.checksum.startswith("sha256:") and part.checksum != f"sha256:{self._digest.hexdigest()}":
                 raise _harmed(path)
+            if self._bar.disable:  # no terminal: a line per part for the log
+                print(f"converted {part.name}, {len(self._todo)} parts left", file=sys.stderr, flush=True)
         return 0
 
     def check_all(self) -> None:
