@@ -127,7 +127,7 @@ def _from_hub(run: Run, hub: Hub, folder: Path, listing: Listing, downloads: Dow
         stale.unlink()  # it describes a store that is about to be replaced
     source = f"{_ORIGIN} {hub.repository} {listing.commit} {_recipe(run, hub)}"
     try:
-        converted = convert(run, videos, listing, downloads, folder / FEATURES, source)
+        unused = convert(run, videos, listing, downloads, folder / FEATURES, source)
     except RdfaError as error:
         raise RdfaError(
             f"{error}\n(what was downloaded is kept for another try; removing {downloads.folder} begins anew, with "
@@ -137,7 +137,7 @@ def _from_hub(run: Run, hub: Hub, folder: Path, listing: Listing, downloads: Dow
         "repository": hub.repository,
         "commit": listing.commit,
         "parts": {part.path: {"bytes": part.size, "checksum": part.checksum} for part in listing.parts},
-        "feature_files_not_used": converted.unused,
+        "feature_files_not_used": unused,
     }
 
 

@@ -215,6 +215,17 @@ def test_corrected_annotations_need_no_new_download(hub: Hub, place: Path) -> No
     assert hub.log == []
 
 
+def test_a_wrong_name_pattern_is_said_and_its_correction_needs_no_new_download(hub: Hub, place: Path) -> None:
+    published, wrong = miniature("thumos14"), miniature("thumos14", "source.hub.suffix=_other.pt")
+    publish(hub, published)
+    published.place(place)
+    assert "no member of the archive is called VIDEO_other.pt (source.hub.prefix, suffix)" in refusal(wrong, place)
+    hub.log.clear()
+    fetch(published.run, place, "k")
+    assert hub.log == []
+    assert_whole(published, place)
+
+
 @pytest.mark.parametrize(
     ("axes", "turn"),
     [

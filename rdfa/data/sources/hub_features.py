@@ -12,7 +12,6 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Never
 
@@ -33,28 +32,21 @@ MOST_EXPANSION, SLACK = 10, 1 << 26
 _DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Converted:
-    """What a conversion has found."""
-
-    videos: frozenset[str]
-    """Videos whose features are in the store now."""
-    unused: int
-    """Feature files of videos that the annotations' splits do not have."""
-
-
 def convert(
     run: Run, videos: dict[str, Video], listing: Listing, downloads: Downloads, target: Path, source: str
-) -> Converted:
+) -> int:
     """Make the feature store `target` of the downloaded parts; it appears when it is whole.
 
     Args:
         videos: those that the store is to hold, by name.
         source: written beside each video's features.
 
+    Returns:
+        How many feature files belong to none of these videos.
+
     Raises:
-        RdfaError: a part or the archive is damaged (a damaged part is removed, the next fetch downloads it again), a
-            hostile member, a tensor that the parameters do not describe, or a full disk.
+        RdfaError: no features of any of them; a part or the archive is damaged (a damaged part is removed, the next
+            fetch downloads it again); a hostile member; a tensor that the parameters do not describe; a full disk.
     """
     hub = run.source.hub
     assert hub is not None
@@ -76,8 +68,14 @@ def convert(
                     else:
                         _add(run, hub, writer, video, content, f"{joined.name}: video {member!r}", source)
                         stored.add(member)
+        if not stored:
+            raise RdfaError(
+                f"{downloads.folder}: no member of the archive is called {hub.prefix}VIDEO{hub.suffix} "
+                f"(source.hub.prefix, suffix) with a VIDEO of the annotations, such as {next(iter(videos))}; "
+                f"{unused} are so called with other names"
+            )
     print(f"{target}: {len(stored)} videos, {unused} feature files not used", file=sys.stderr)
-    return Converted(videos=frozenset(stored), unused=unused)
+    return unused
 
 
 def _add(run: Run, hub: Hub, writer: FeatureWriter, video: Video, content: bytes, name: str, source: str) -> None:
@@ -125,7 +123,7 @@ def _members(joined: "_Joined", hub: Hub) -> Iterator[tuple[str, bytes]]:
                     content = opened.read(info.size + 1)
                     if len(content) != info.size:
                         raise EOFError(f"{info.name} is cut short")
-                    yield name[len(hub.prefix) : -len(hub.suffix)], content
+                    yield name.removeprefix(hub.prefix).removesuffix(hub.suffix), content
             while unpacked.read(1 << 20):
                 pass  # to the end: gzip's and the parts' checksums stand there
     except _DAMAGE as error:
