@@ -43,8 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(commands, "params", "print a run's resolved parameters, each with the file that set it", _params)
-    fetch = _add(commands, "fetch", "fill the folder of a run's data set from its source", _fetch)
-    fetch.add_argument("--archive", type=Path, help="local copy of the source's archive, instead of downloading it")
+    _fetching(commands.add_parser("fetch", help="fill the folders of data sets from their sources"))
     _tracked(_add(commands, "train", "train a run's detector, or go on with an interrupted training", _train))
     _add(commands, "detect", "write a trained run's detections on the test split", _detect)
     evaluate = _add(
@@ -122,6 +121,18 @@ def _files(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--csv", type=Path, metavar="FILE", help="write AP per class and tIoU")
 
 
+def _fetching(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", metavar="DATASET", nargs="+", help=f"a data set, at full scale; or the one of a run: {_RUN}"
+    )
+    parser.add_argument("--archive", type=Path, help="local copy of the source's archive, instead of downloading it")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be downloaded, how large, where to; write nothing"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a parameter")
+    parser.set_defaults(command=_fetch)
+
+
 def _diagnosis(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ground-truth", type=Path, required=True, help="ActivityNet JSON")
     parser.add_argument("--detections", type=Path, required=True, nargs="+", metavar="FILE", help="result JSON")
@@ -153,10 +164,16 @@ def _params(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from rdfa.stages.fetch import fetch_stage
+    from rdfa.stages.fetch import fetch_stage, outlook_stage
 
-    run = _compose(options).run
-    print(fetch_stage(run, Path(), options.archive))
+    # A data set's folder is the same for every model; a bare name is short for one of its runs.
+    names = [name if "-" in name else f"{name}-rdfa-paper-full-s0" for name in options.runs]
+    runs = [_compose(argparse.Namespace(run=name, set=options.set)).run for name in names]
+    if options.dry_run:
+        print(outlook_stage(runs, Path()), end="")
+        return
+    for run in runs:
+        print(fetch_stage(run, Path(), options.archive))
 
 
 def _train(options: argparse.Namespace) -> None:

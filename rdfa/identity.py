@@ -80,10 +80,12 @@ def parse_run_name(name: str) -> dict[str, Any]:
 def keys(run: Run) -> Keys:
     """The keys of all stages of a run."""
     values = as_plain(run)
-    data = {name: values[name] for name in ("dataset", "num_classes", "train_subset", "test_subset", "source")}
+    data = {name: values[name] for name in ("dataset", "num_classes", "train_subset", "test_subset")}
+    data["source"] = values["source"] | {"hub": _hub_identity(run)}
     data["features"] = {name: value for name, value in values["features"].items() if name != "keep_every"}
     data["scores"] = run.detection.external_classes > 0
-    # Downloaded features are what their checksums say, whatever code fetched them.
+    # Downloaded features are what their commit and checksums say, whatever code fetched them. Where the parameters name
+    # neither, the key cannot know the content; then run.json holds its digest, and later stages compare.
     fetch_code = [] if run.source.kind == "hub" else [f"rdfa.data.sources.{run.source.kind}"]
     fetch = _digest("fetch", data, code_digest(fetch_code))
     training = {name: values[name] for name in ("seed", "features", "windows", "model", "training")}
@@ -96,6 +98,16 @@ def keys(run: Run) -> Keys:
     detect = _digest(train, values["detection"], code_digest(["rdfa.evaluation.detect"]))
     evaluate = _digest(detect, values["evaluation"], code_digest(["rdfa.evaluation.average_precision"]))
     return Keys(fetch=fetch, train=train, detect=detect, evaluate=evaluate)
+
+
+def _hub_identity(run: Run) -> dict[str, Any] | None:
+    """Of a downloaded data set's parameters those that decide what it is, not how or from where it comes."""
+    if run.source.kind != "hub":
+        return None
+    hub: dict[str, Any] = as_plain(run)["source"]["hub"]
+    names = ("repository", "revision", "archives", "prefix", "suffix", "axes", "missing_at_most")
+    beside = {name: hub[name] and hub[name]["sha256"] for name in ("annotations", "scores")}
+    return {name: hub[name] for name in names} | beside
 
 
 def paths(run: Run, root: Path = Path()) -> Paths:

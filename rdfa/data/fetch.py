@@ -5,8 +5,8 @@
     FOLDER/external_scores.json     video-level class scores, where the parameters use them
     FOLDER/manifest-KEY.json        what made the files, their checksums; written last
 
-In order of reading: `fetch`; how a folder is built beside its place and swapped in; how a folder that somebody filled
-by hand is adopted; what is checked and written down about either.
+In order of reading: `fetch`; how a folder is built beside its place and swapped in; how one of real features is filled
+where it is (`rdfa.data.fill`); what is checked and written down about either.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rdfa.data.annotations import Annotations
-from rdfa.data.folder import ANNOTATIONS, FEATURES, SCORES, open_folder, subsets
+from rdfa.data.folder import ANNOTATIONS, FEATURES, SCORES, DataFolder, open_folder, subsets
 from rdfa.data.scores import Scores
 from rdfa.data.sources.hapt import write_hapt
 from rdfa.data.sources.sample import write_sample
@@ -54,7 +54,7 @@ def fetch(run: Run, folder: Path, key: str, archive: Path | None = None) -> Path
         if _is_complete(manifest):
             return manifest
         if run.source.kind == "hub":
-            _adopt(run, folder, key)
+            _fill(run, folder, key)
         else:
             _build(run, folder, key, archive)
     return manifest
@@ -74,7 +74,8 @@ def _build(run: Run, folder: Path, key: str, archive: Path | None) -> None:
             write_hapt(run, building, archive)
         else:
             write_sample(run, building)
-        write_json(building / f"manifest-{key}.json", _describe(run, building, key, _check(run, building, folder)))
+        annotations = _check(run, building, folder, read_all=False).annotations
+        write_json(building / f"manifest-{key}.json", _describe(run, building, key, annotations))
         _swap_in(building, folder)
     except OSError as error:
         raise RdfaError(f"{folder}: cannot be written ({error.strerror or error}); nothing was changed") from error
@@ -93,43 +94,62 @@ def _swap_in(building: Path, folder: Path) -> None:
         building.rename(folder)
 
 
-def _adopt(run: Run, folder: Path, key: str) -> None:
-    """Check a folder that was filled by hand and give it a manifest."""
-    needed = [ANNOTATIONS, FEATURES] + ([SCORES] if run.detection.external_classes else [])
-    absent = [name for name in needed if not (folder / name).is_file()]
-    if absent:
+def _fill(run: Run, folder: Path, key: str) -> None:
+    """Provide what a folder of real features lacks, check everything, and give it a manifest."""
+    from rdfa.data.fill import fill
+
+    try:
+        filled = fill(run, folder)
+    except OSError as error:
         raise RdfaError(
-            f"{run.dataset}: this version of rdfa does not download full-scale features yet; put {' and '.join(needed)}"
-            f" into {folder} yourself,\nthen run this again: it checks them and writes the manifest (missing: "
-            f"{', '.join(absent)}; layouts: the docstrings of rdfa.data.annotations and rdfa.data.features)"
-        )
-    write_json(folder / f"manifest-{key}.json", _describe(run, folder, key, _check(run, folder, folder)))
+            f"{folder}: cannot be written ({error.strerror or error}); run the same command again"
+        ) from error
+    try:
+        opened = _check(run, folder, folder, read_all=filled.by_hand)
+    except RdfaError as error:
+        hint = f"\n(if {ANNOTATIONS} is right, remove {folder / FEATURES} to have it made of a new download)"
+        raise RdfaError(f"{error}{hint if filled.kept else ''}") from error
+    write_json(
+        folder / f"manifest-{key}.json",
+        _describe(run, folder, key, opened.annotations)
+        | {"origin": filled.origin, "without_features": opened.without_features},
+    )
+    for subset, names in opened.without_features.items():
+        if names:
+            print(
+                f"{folder}: {len(names)} videos of split {subset!r} lack features: {', '.join(names)}", file=sys.stderr
+            )
+    filled.downloads.remove()
 
 
-def _check(run: Run, place: Path, folder: Path) -> Annotations:
-    """Refuse data that training or evaluation would refuse; returns the annotations.
+def _check(run: Run, place: Path, folder: Path, read_all: bool) -> DataFolder:
+    """Refuse data that training or evaluation would refuse; returns the folder, its store closed.
 
     Published annotation files have a few faulty segments, which are mended; our own sources may have none.
+
+    Args:
+        read_all: read every feature, for a store that no code of ours has written.
     """
     try:
         opened = open_folder(run, place)
-        videos = {video.name for name in subsets(run) for video in opened.annotations.subset(name).videos}
         try:
-            for name in sorted(videos) if run.source.kind == "hub" else ():  # our own sources have checked theirs
-                opened.store.read(name)
+            for subset in subsets(run) if read_all else ():
+                for video in opened.annotations.subset(subset).videos:
+                    opened.store.read(video.name)
         finally:
             opened.store.close()
         if opened.scores is not None:
-            _check_scores(place / SCORES, opened.scores, videos, set(opened.annotations.classes))
+            tested = {video.name for video in opened.annotations.subset(run.test_subset).videos}
+            _check_scores(place / SCORES, opened.scores, tested, set(opened.annotations.classes))
     except RdfaError as error:
         raise RdfaError(str(error).replace(str(place), str(folder))) from error
-    return opened.annotations
+    return opened
 
 
 def _check_scores(path: Path, scores: Scores, videos: set[str], classes: set[str]) -> None:
     absent = sorted(videos - set(scores))
     if absent:
-        raise RdfaError(f"{path}: {len(absent)} of {len(videos)} videos have no scores: {', '.join(absent[:5])}")
+        raise RdfaError(f"{path}: {len(absent)} of {len(videos)} test videos have no scores: {', '.join(absent[:5])}")
     unknown = sorted({name for of_video in scores.values() for name in of_video} - classes)
     if unknown:
         raise RdfaError(f"{path}: scores of classes that the annotations do not know: {', '.join(unknown[:5])}")
@@ -150,7 +170,9 @@ def _describe(run: Run, place: Path, key: str, annotations: Annotations) -> dict
         "dataset": run.dataset,
         "key": key,
         "scale": run.scale,
-        "source": run.source.model_dump(mode="json", exclude_none=True),
+        "source": run.source.model_dump(
+            mode="json", exclude_none=True, exclude=None if run.source.kind == "hub" else {"hub"}
+        ),
         "features": run.features.model_dump(mode="json"),
         "classes": len(annotations.classes),
         "splits": splits,

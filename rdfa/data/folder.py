@@ -1,10 +1,10 @@
 """A data set's folder: the names of its files, and how they are opened and held against the parameters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rdfa.data.annotations import Annotations, read_annotations
-from rdfa.data.features import FeatureStore
+from rdfa.data.features import NAMED, FeatureStore
 from rdfa.data.scores import Scores, read_scores
 from rdfa.errors import RdfaError
 from rdfa.schema import Run
@@ -17,6 +17,9 @@ class DataFolder:
     """The files of a folder, opened."""
 
     annotations: Annotations
+    """Without the videos that lack features."""
+    without_features: dict[str, tuple[str, ...]]
+    """Annotated videos that lack features, sorted, by split; only downloaded data may have some."""
     store: FeatureStore
     scores: Scores | None
     """External classification scores, where the run uses them."""
@@ -35,15 +38,39 @@ def open_folder(run: Run, folder: Path) -> DataFolder:
             f"{folder / ANNOTATIONS}: {len(annotations.classes)} classes, "
             f"the parameters (num_classes) say {run.num_classes}"
         )
-    videos = [video for name in subsets(run) for video in annotations.subset(name).videos]
     scores = read_scores(folder / SCORES) if run.detection.external_classes else None
     store = FeatureStore(folder / FEATURES)
     try:
-        store.check(run.features, videos)
+        without = _without_features(run, annotations, store)
+        lost = {name for names in without.values() for name in names}
+        kept = replace(annotations, videos=tuple(video for video in annotations.videos if video.name not in lost))
+        store.check(run.features, [video for name in subsets(run) for video in kept.subset(name).videos])
     except RdfaError:
         store.close()
         raise
-    return DataFolder(annotations=annotations, store=store, scores=scores)
+    return DataFolder(annotations=kept, without_features=without, store=store, scores=scores)
+
+
+def _without_features(run: Run, annotations: Annotations, store: FeatureStore) -> dict[str, tuple[str, ...]]:
+    """Annotated videos that the store lacks, by split.
+
+    Raises:
+        RdfaError: in a split they are more than `source.hub.missing_at_most`; other sources may lack none.
+    """
+    there, most = set(store.videos), run.source.hub.missing_at_most if run.source.hub else 0.0
+    without = {}
+    for subset in subsets(run):
+        videos = annotations.subset(subset).videos
+        lost = tuple(sorted(video.name for video in videos if video.name not in there))
+        if len(lost) > most * len(videos):
+            names = ", ".join(lost[:NAMED]) + (", ..." if len(lost) > NAMED else "")
+            limit = f"; at most {most:.2%} may (source.hub.missing_at_most)" if run.source.kind == "hub" else ""
+            raise RdfaError(
+                f"{store.path}: {len(lost)} of {len(videos)} annotated videos of split {subset!r} have no features: "
+                f"{names}{limit}"
+            )
+        without[subset] = lost
+    return without
 
 
 def subsets(run: Run) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from rdfa.schema.inference import Detection, Evaluation, Runtime
 from rdfa.schema.model import S6, Attention, Block, Branch, Convolution, Heads, Model, Scan, Stem, ViM
 from rdfa.schema.run import Run
 from rdfa.schema.section import Name, NotNegative, Positive, Section
-from rdfa.schema.source import Archive, Features, Hub, Sample, Source, Statistics, Windows
+from rdfa.schema.source import Archive, Beside, Features, Hub, Sample, Source, Statistics, Windows
 from rdfa.schema.training import Average, Loss, Training
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Archive",
     "Attention",
     "Average",
+    "Beside",
     "Block",
     "Branch",
     "Convolution",

@@ -1,10 +1,20 @@
 """Where a data set comes from, what its features are, and how a video becomes the model's input."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from rdfa.schema.section import Fraction, NotNegative, NotNegativeFloat, Positive, PositiveFloat, Quantiles, Section
+from rdfa.schema.section import (
+    Commit,
+    Fraction,
+    NotNegative,
+    NotNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Quantiles,
+    Section,
+    Sha256,
+)
 
 
 class Statistics(Section):
@@ -81,12 +91,54 @@ class Archive(Section):
     """Terms of use, printed where the data is fetched."""
 
 
+class Beside(Section):
+    """A file that goes with the features and is published elsewhere: annotations, or external class scores."""
+
+    what: str
+    """What it is, by the name that others know it by."""
+    where: str
+    """Where people get it."""
+    url: str | None
+    """Address that it is downloaded from; null where none is known that lasts: then it is asked for."""
+    sha256: Sha256 | None
+    """Its SHA-256, checked wherever it came from; null where it is not known."""
+
+    @model_validator(mode="after")
+    def _downloads_are_checked(self) -> Self:
+        if self.url is not None and self.sha256 is None:
+            raise ValueError("a url needs the sha256 of what is behind it")
+        return self
+
+
 class Hub(Section):
-    """A data set of features on the Hugging Face Hub."""
+    """A data set of features on the Hugging Face Hub: archives of one tensor file per video."""
 
     repository: str
+    revision: Commit | None
+    """Full hash of the commit; null: what `main` is at the first call, written down in the manifest."""
+    archives: Annotated[tuple[str, ...], Field(min_length=1)]
+    """A pattern of file names for each .tar.gz: what matches, joined in the order of names, is the archive."""
+    prefix: str
+    """What precedes a video's name in the name of its feature file."""
     suffix: str
     """What follows a video's name in the name of its feature file."""
+    axes: tuple[Literal["time", "channel", "mean"], ...]
+    """What a tensor's axes are, in order; over those called `mean` the mean is taken (positions in a frame)."""
+    missing_at_most: Fraction
+    """Share of a split's videos that may lack features; a larger one is refused."""
+    store_per_download: PositiveFloat
+    """Bytes of the feature store per downloaded byte: an estimate, for the check of the disk."""
+    attempts: Positive
+    """Tries in a row that may bring no byte before a download is given up."""
+    annotations: Beside
+    scores: Beside | None
+    """External class scores of the test split; null where the data set is used without."""
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if self.axes.count("time") != 1 or self.axes.count("channel") != 1:
+            raise ValueError("axes needs 'time' and 'channel', each once")
+        return self
 
 
 class Source(Section):

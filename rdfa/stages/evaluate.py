@@ -11,7 +11,7 @@ from rdfa.files import read_json, write_json
 from rdfa.identity import Paths, keys, paths, run_name
 from rdfa.params import flatten
 from rdfa.schema import Run
-from rdfa.stages.opened import HISTORY, PARAMS_YAML, RUN_JSON, is_planted, read_manifest
+from rdfa.stages.opened import HISTORY, PARAMS_YAML, RUN_JSON, is_planted, read_manifest, refuse_other_data
 from rdfa.stages.tags import tags
 from rdfa.tracking import Store, tolerated
 
@@ -19,7 +19,7 @@ from rdfa.tracking import Store, tolerated
 def evaluate_stage(run: Run, root: Path, tracked: bool = True) -> Path:
     """Evaluate a run's detections; returns the path of the metrics."""
     where = paths(run, root)
-    read_manifest(run, where)
+    refuse_other_data(run, where, read_manifest(run, where))
     truth = read_annotations(where.data / ANNOTATIONS, faulty="keep").subset(run.test_subset)
     detections = read_detections(where.detections)
     result = mean_average_precision(truth, detections, run.evaluation.tious, run.evaluation.protocol)

@@ -28,6 +28,7 @@ def open_data(run: Run, where: Paths) -> Data:
         RdfaError: it is not fetched, or disagrees with the run's parameters.
     """
     manifest = read_manifest(run, where)
+    refuse_other_data(run, where, manifest)
     return Data(**vars(open_folder(run, where.data)), manifest=manifest)
 
 
@@ -36,6 +37,27 @@ def read_manifest(run: Run, where: Paths) -> dict[str, Any]:
     if not where.manifest.exists():
         raise RdfaError(f"{where.data}: the data of {run_name(run)} is not there; run: rdfa fetch {run_name(run)}")
     return dict(read_json(where.manifest))
+
+
+def refuse_other_data(run: Run, where: Paths, manifest: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was trained on other bytes than those that are there now.
+
+    Its key tells data apart by their recipe. Only downloaded data can change under one recipe, where the parameters
+    name no commit or no checksum.
+
+    Raises:
+        RdfaError: the run's record has another digest.
+    """
+    record = where.folder / RUN_JSON
+    if run.source.kind != "hub" or not record.exists():
+        return
+    trained_on, now = str(read_json(record).get("data_digest", "")), data_digest(manifest)
+    if trained_on != now and not trained_on.startswith("unknown"):
+        raise RdfaError(
+            f"{where.folder}: was trained on data with the digest {trained_on[:12]}..., but in {where.data} is "
+            f"{now[:12]}...; bring the old files back, or remove the run's folder to train it anew (to keep both, pin "
+            "source.hub.revision and the sha256 of the files beside: then each has its own key)"
+        )
 
 
 def data_digest(manifest: dict[str, Any]) -> str:

@@ -28,6 +28,8 @@ from rdfa.stages.opened import (
     Data,
     data_digest,
     open_data,
+    read_manifest,
+    refuse_other_data,
 )
 from rdfa.stages.tags import tags
 from rdfa.stages.written import write_run
@@ -45,6 +47,8 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
     run = composed.run
     where = paths(run, root)
     if (where.folder / RUN_JSON).exists():
+        if where.manifest.exists():  # results may have come without their data
+            refuse_other_data(run, where, read_manifest(run, where))
         return where.folder
     data = open_data(run, where)
     store = Store(root) if tracked else None

@@ -38,7 +38,7 @@ def by_hand(folder: Path, dataset: str = "thumos14") -> Run:
     made = run_of(dataset)
     fetch(made, folder, "made")
     (folder / "manifest-made.json").unlink()
-    return run_of(dataset, "full").model_copy(update={"features": made.features})
+    return run_of(dataset, "full", "source.hub.annotations.sha256=null").model_copy(update={"features": made.features})
 
 
 def entries(folder: Path) -> list[str]:
@@ -198,12 +198,6 @@ def test_fetches_into_one_folder_wait_for_each_other(place: Path) -> None:
     assert entries(place.parent) == ["thumos14"]
 
 
-def test_full_scale_features_that_are_absent_are_asked_for(place: Path) -> None:
-    message = refusal(run_of("activitynet", "full"), place)
-    assert "does not download full-scale features yet" in message
-    assert f"put annotations.json and features.h5 and external_scores.json into {place}" in message
-
-
 def test_a_folder_filled_by_hand_is_adopted(place: Path) -> None:
     run = by_hand(place)
     manifest = fetch(run, place, "mine")
@@ -229,7 +223,7 @@ def test_by_hand_with_a_video_without_features_is_refused(place: Path) -> None:
     run = by_hand(place)
     video = {"subset": "Test", "duration": 9.0, "annotations": []}
     change_annotations(place, lambda content: content["database"].update(lost=video))
-    assert "1 of 10 annotated videos have no features: lost" in refusal(run, place)
+    assert "1 of 4 annotated videos of split 'Test' have no features: lost; at most 1.00% may" in refusal(run, place)
 
 
 def test_by_hand_with_an_empty_split_is_refused(place: Path) -> None:
@@ -263,12 +257,13 @@ def test_by_hand_with_unfit_external_scores_is_refused(tmp_path: Path) -> None:
     place = tmp_path / "activitynet"
     run = by_hand(place, "activitynet")
     scores = read_json(place / "external_scores.json")
-    some = next(iter(scores))
+    database = read_json(place / "annotations.json")["database"]
+    some = next(name for name in scores if database[name]["subset"] == run.test_subset)
     (place / "external_scores.json").write_text(json.dumps(scores | {some: {"no_such_class": 0.5}}))
     assert "classes that the annotations do not know: no_such_class" in refusal(run, place)
     del scores[some]
     (place / "external_scores.json").write_text(json.dumps(scores))
-    assert f"1 of 9 videos have no scores: {some}" in refusal(run, place)
+    assert f"1 of 3 test videos have no scores: {some}" in refusal(run, place)
 
 
 def test_what_is_wrong_is_said_about_the_folder_and_not_about_a_temporary_one(
