@@ -9,10 +9,11 @@ from rdfa.schema.inference import Detection, Evaluation, Runtime
 from rdfa.schema.model import Block, Branch, Heads, Model, Stem
 from rdfa.schema.run import Run
 from rdfa.schema.section import Name, NotNegative, Positive, Section
-from rdfa.schema.source import Archive, Features, Hub, Sample, Source, Statistics, Windows
+from rdfa.schema.source import OWN_PATHS, Archive, Features, Hub, Own, Sample, Source, Statistics, Windows
 from rdfa.schema.training import Average, Loss, Training
 
 __all__ = [
+    "OWN_PATHS",
     "Archive",
     "Average",
     "Block",
@@ -26,6 +27,7 @@ __all__ = [
     "Model",
     "Name",
     "NotNegative",
+    "Own",
     "Positive",
     "Run",
     "Runtime",
