@@ -83,5 +83,8 @@ def _draw_lengths(axes: Axes, seconds: Floats, what: str) -> None:
     axes.set_xlabel("seconds")
     axes.set_ylabel(what)
     if len(seconds):
-        axes.hist(seconds, edges_of(seconds).tolist(), color=RUN_COLOURS[0], edgecolor="black", linewidth=0.5)
+        edges = edges_of(seconds).tolist()
+        axes.hist(seconds, edges, color=RUN_COLOURS[0], edgecolor="black", linewidth=0.5)
         axes.set_xscale("log")
+        axes.set_xticks(edges, [f"{edge:.3g}" for edge in edges], fontsize=7.5)
+        axes.set_xticks([], minor=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.data.windows import TrainingWindows
 from rdfa.errors import RdfaError
 from rdfa.evaluation.average_precision import mean_average_precision
@@ -44,6 +45,7 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
     """
     run = composed.run
     where = paths(run, root)
+    refuse_changed(run.dataset, run.source.own, where.data)  # also where a run of the old files is there
     if (where.folder / RUN_JSON).exists():
         return where.folder
     data = open_data(run, where)
