@@ -175,6 +175,8 @@ def _found(error: bool, what: str, places: Iterable[str]) -> Iterator[Finding]:
 def _check_names(annotations: Annotations, known: set[str]) -> Iterator[Finding]:
     annotated = set(annotations.by_name)
     yield from _found(True, "videos without features", sorted(annotated - known))
+    unfit = sorted(name for name in annotated | set(annotations.subsets) if "/" in name or name in ("", "."))
+    yield from _found(True, "names that the feature store cannot hold (empty, '.' or with '/')", unfit)
     yield from _found(False, "features without annotations, unused", sorted(known - annotated))
 
 

@@ -63,6 +63,9 @@ def new_dataset_stage(request: Request) -> Described:
             say and the user must.
     """
     paths = _free_paths(request)
+    for option, value in (("stride", request.stride), ("window", request.window), ("fps", request.fps)):
+        if value is not None and not (value > 0 and np.isfinite(value)):
+            raise RdfaError(f"--{option} is {value:g}, not a positive number")
     files = open_files(request.features, request.suffix)
     drafts, _ = read_drafts(request.annotations)
     present = [draft.name for draft in drafts if draft.name in set(files.videos)]
@@ -77,6 +80,8 @@ def new_dataset_stage(request: Request) -> Described:
     annotations = read_own_annotations(
         request.annotations, files, lambda video: steps_of(files, video, layout), stride, window, fps
     )
+    if not annotations.classes:
+        raise RdfaError(f"{request.annotations}: no video has an instance")
     train, test = _subsets(request, annotations)
     ranges, length = _suggested(annotations, train, stride, window)
     counts = ", ".join(f"{len(annotations.subset(name).videos)} in {name!r}" for name in annotations.subsets)

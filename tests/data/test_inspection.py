@@ -65,6 +65,10 @@ def test_sound_data_has_no_errors_and_its_counts(check: Callable[..., tuple[int,
         (lambda made: add(made, (-2.0, 1.0, "a")), "outside their video (1): v1 #3 a [-2, 1] of 26.2 s"),
         (lambda made: set_features(made, 2, np.full((141, 8), np.nan)), "v2.npy: has the feature nan at step 0"),
         (lambda made: setattr(made[1], "duration", 80.0), "1 such"),
+        (
+            lambda made: [setattr(each, "subset", "a/b") for each in made[:1]],
+            "cannot hold (empty, '.' or with '/') (1): a/b",
+        ),
     ],
 )
 def test_an_error_is_found_with_its_place_and_gives_a_status(

@@ -127,6 +127,13 @@ def test_what_is_not_evident_must_be_said(place: Path, refused: Callable[..., st
     assert "layout: TC" in Path("params/datasets/mine.yaml").read_text()
 
 
+@pytest.mark.parametrize("option", ["--stride=0", "--window=-5", "--fps=nan", "--fps=0"])
+def test_a_grid_that_cannot_be_is_refused(place: Path, refused: Callable[..., str], option: str) -> None:
+    write_labels(Path("labels.csv"), recordings())
+    write_features(Path("features"), recordings(), "npy")
+    assert "not a positive number" in refused(*describe(Path("features"), *GRID, option))
+
+
 def test_a_layout_that_cannot_be_is_refused(place: Path, refused: Callable[..., str]) -> None:
     write_labels(Path("labels.csv"), recordings())
     write_features(Path("features"), recordings(), "npy")
@@ -376,7 +383,7 @@ def test_values_that_lie_in_another_file_are_refused(place: Path, refused: Calla
     ("change", "message"),
     [
         (lambda array: array.astype(np.int32), "holds int32, not floating-point numbers"),
-        (lambda array: np.where(array > 2, np.nan, array), "video 'v1' has the feature nan at step"),
+        (lambda array: np.where(array > 2, np.nan, array), "features/v1.npy: video 'v1' has the feature nan at step"),
         (lambda array: array.astype(np.float64) * 1e300, "inf at step 0"),
         (lambda array: array[None], "has shape (1, 130, 8), not two axes"),
     ],

@@ -48,8 +48,10 @@ def write_own(run: Run, folder: Path) -> None:
     data.refuse_absent()
     with FeatureWriter(folder / "features.h5") as writer:
         for video in data.annotations.videos:
-            stored = data.stored(video.name)
-            writer.add(video.name, video.subset, stored, **vars(data.attributes(video.name)))
+            try:
+                writer.add(video.name, video.subset, data.stored(video.name), **vars(data.attributes(video.name)))
+            except RdfaError as error:  # about the features; a full disk is another error
+                raise RdfaError(str(error).replace(str(writer.path), data.files.place(video.name))) from error
 
 
 class OwnData:

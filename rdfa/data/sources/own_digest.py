@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rdfa.data.activitynet_json import member
+from rdfa.data.annotations import LAYOUT
 from rdfa.data.annotations_csv import read_csv
 from rdfa.errors import RdfaError
 from rdfa.files import read_json, sha256, write_json
@@ -97,8 +99,7 @@ def _annotated(path: Path) -> list[str]:
     """Names of the annotated videos; whatever else is wrong with the file is for others to say."""
     if path.suffix == ".csv":
         return [video.name for video in read_csv(path)]
-    database = read_json(path).get("database")
-    return list(database) if isinstance(database, dict) else []
+    return list(member(path, read_json(path), "database", LAYOUT))
 
 
 def _is_as_seen(seen: Path, described: dict[str, Any]) -> bool:
