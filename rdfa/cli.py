@@ -13,18 +13,19 @@ from rdfa.errors import RdfaError
 if TYPE_CHECKING:
     from rdfa.params import Composed
 
+_DATA = "DATASET, or DATASET-SCALE as thumos14-sample (without SCALE: full)"
 _RUN = "DATASET-MODEL-VARIANT-SCALE-sSEED, as thumos14-rdfa-paper-sample-s0"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 done, 2 a user's mistake, 130 interrupted."""
+    """Run a command; returns the exit status: 0 done, 1 errors in data, 2 a user's mistake, 130 interrupted."""
     options = _parser().parse_args(arguments)
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)  # progress goes to the bar on a terminal, and to the run's log file
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console])
     logging.getLogger("rdfa").setLevel(logging.INFO)
     try:
-        options.command(options)
+        return options.command(options) or 0
     except RdfaError as error:
         print(f"rdfa: error: {error}", file=sys.stderr)
         return 2
@@ -33,7 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(commands, "params", "print a run's resolved parameters, each with the file that set it", _params)
     _fetching(commands.add_parser("fetch", help="fill the folders of data sets from their sources"))
+    _new_dataset_arguments(commands.add_parser("new-dataset", help="describe data of one's own (docs/your-data.md)"))
+    check = _add(commands, "check-data", "what is in a data set, and what is wrong with it", _check_data, _DATA)
+    check.add_argument("--out", type=Path, metavar="FILE", help="draw it too, as .png or .svg")
     _tracked(_add(commands, "train", "train a run's detector, or go on with an interrupted training", _train))
     _add(commands, "detect", "write a trained run's detections on the test split", _detect)
     evaluate = _add(
@@ -78,18 +81,23 @@ def _add(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
     help_text: str,
-    function: Callable[[argparse.Namespace], None],
+    function: Callable[[argparse.Namespace], int | None],
+    what: str = _RUN,
     optional: bool = False,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help_text)
-    _run_arguments(parser, function, optional)
+    _run_arguments(parser, function, what, optional)
     return parser
 
 
 def _run_arguments(
-    parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], None], optional: bool = False
+    parser: argparse.ArgumentParser,
+    function: Callable[[argparse.Namespace], int | None],
+    what: str = _RUN,
+    optional: bool = False,
 ) -> None:
-    parser.add_argument("run", metavar="RUN", nargs="?" if optional else None, help=_RUN)
+    metavar = "RUN" if what == _RUN else "DATA"
+    parser.add_argument("run", metavar=metavar, nargs="?" if optional else None, help=what)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a parameter")
     parser.set_defaults(command=function)
 
@@ -150,6 +158,30 @@ def _diagnosis(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_diagnose)
 
 
+def _new_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="lower-case letters, digits, '_' and '.'")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="ActivityNet JSON, or CSV")
+    parser.add_argument("--features", type=Path, metavar="PATH", help="folder of .npy or .pt files, or one .h5 file")
+    parser.add_argument("--suffix", help="what follows a video's name in its file's name (default: the shared ending)")
+    parser.add_argument("--layout", choices=["TC", "CT"], help="of each array: TC (steps, channels), or CT")
+    parser.add_argument("--stride", type=int, help="frames from one feature vector to the next")
+    parser.add_argument("--window", type=int, help="frames that a feature vector sees")
+    parser.add_argument("--fps", type=float, help="frames per second, if all videos have the same")
+    parser.add_argument("--encoder", help="what made the features, for tables")
+    parser.add_argument("--train-subset", metavar="SUBSET", help="default: the one called train or training")
+    parser.add_argument("--test-subset", metavar="SUBSET", help="default: the one called test, val or the like")
+    parser.add_argument("--table", action="store_true", help="also write params/tables/NAME.yaml, for results/NAME.csv")
+    parser.add_argument("--refresh", action="store_true", help="accept that the files of data set NAME have changed")
+    parser.set_defaults(command=_new_dataset)
+
+
+def _compose_data(options: argparse.Namespace) -> "Composed":
+    from rdfa.identity import parse_data_name
+    from rdfa.params import compose
+
+    return compose(**parse_data_name(options.run), overrides=tuple(options.set))
+
+
 def _compose(options: argparse.Namespace) -> "Composed":
     from rdfa.identity import parse_run_name
     from rdfa.params import compose
@@ -166,14 +198,42 @@ def _params(options: argparse.Namespace) -> None:
 def _fetch(options: argparse.Namespace) -> None:
     from rdfa.stages.fetch import fetch_stage, outlook_stage
 
-    # A data set's folder is the same for every model; a bare name is short for one of its runs.
-    names = [name if "-" in name else f"{name}-rdfa-paper-full-s0" for name in options.runs]
-    runs = [_compose(argparse.Namespace(run=name, set=options.set)).run for name in names]
+    runs = [_compose_data(argparse.Namespace(run=name, set=options.set)).run for name in options.runs]
     if options.dry_run:
         print(outlook_stage(runs, Path()), end="")
         return
     for run in runs:
         print(fetch_stage(run, Path(), options.archive))
+
+
+def _new_dataset(options: argparse.Namespace) -> None:
+    from rdfa.stages.new_dataset import Request, new_dataset_stage, refresh_stage
+
+    given = {name: value for name, value in vars(options).items() if name not in ("command", "refresh")}
+    if options.refresh:
+        if any(value for name, value in given.items() if name != "name"):
+            raise RdfaError("--refresh takes nothing else: the files are those that the data set's parameters name")
+        described = refresh_stage(options.name)
+    elif options.annotations is None or options.features is None:
+        raise RdfaError("new-dataset needs --annotations and --features (or --refresh); see docs/your-data.md")
+    else:
+        described = new_dataset_stage(Request(**given))
+    print(described.summary, *described.paths, sep="\n")
+    table = f", then: snakemake --cores all results/{options.name}.csv" if options.table else ""
+    print(
+        f"next: look at the values marked 'default', then: rdfa check-data {options.name}, "
+        f"then: rdfa fetch {options.name}{table}",
+        file=sys.stderr,
+    )
+
+
+def _check_data(options: argparse.Namespace) -> int:
+    from rdfa.reporting.inspection_text import as_text
+    from rdfa.stages.check_data import check_data_stage
+
+    found = check_data_stage(_compose_data(options).run, Path(), options.out)
+    print(as_text(found), end="")
+    return 1 if found.errors else 0
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from rdfa.errors import RdfaError
 from rdfa.params import as_plain
-from rdfa.schema import Run
+from rdfa.schema import OWN_PATHS, Run
 
 PACKAGE = Path(__file__).parent
 _NOT_CODE = ("rdfa.params", "rdfa.schema", "rdfa.errors")
@@ -81,7 +81,11 @@ def keys(run: Run) -> Keys:
     """The keys of all stages of a run."""
     values = as_plain(run)
     data = {name: values[name] for name in ("dataset", "num_classes", "train_subset", "test_subset")}
-    data["source"] = values["source"] | {"hub": _hub_identity(run)}
+    own = values["source"]["own"]  # what the files hold decides, not where they are
+    data["source"] = {name: value for name, value in values["source"].items() if name != "own"}
+    data["source"] |= {"hub": _hub_identity(run)}
+    if own is not None:
+        data["source"]["own"] = {name: value for name, value in own.items() if name not in OWN_PATHS}
     data["features"] = {name: value for name, value in values["features"].items() if name != "keep_every"}
     data["scores"] = run.detection.external_classes > 0
     # Downloaded features are what their commit and checksums say, whatever code fetched them. Where the parameters name
@@ -124,6 +128,18 @@ def paths(run: Run, root: Path = Path()) -> Paths:
         metrics=folder / f"metrics-{key.evaluate}.json",
         state=root / "checkpoints" / f"{name}.safetensors",
     )
+
+
+def parse_data_name(name: str) -> dict[str, Any]:
+    """Arguments of `rdfa.params.compose` for a run on the data set `name`: its folder's name, or a run's.
+
+    `thumos14-sample` is the data set thumos14 at the scale sample; without a scale, `full`. Which model reads the data
+    decides nothing about it.
+    """
+    if _RUN_NAME.fullmatch(name):
+        return parse_run_name(name)
+    dataset, _, scale = name.partition("-")
+    return {"dataset": dataset, "model": "rdfa", "variant": "paper", "scale": scale or "full", "seed": 0}
 
 
 def data_name(run: Run) -> str:

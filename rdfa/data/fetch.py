@@ -24,10 +24,12 @@ from rdfa.data.annotations import Annotations
 from rdfa.data.folder import ANNOTATIONS, FEATURES, SCORES, DataFolder, open_folder, subsets
 from rdfa.data.scores import Scores
 from rdfa.data.sources.hapt import write_hapt
+from rdfa.data.sources.own import write_own
+from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.data.sources.sample import write_sample
 from rdfa.errors import RdfaError
 from rdfa.files import read_json, sha256, write_json
-from rdfa.schema import Run
+from rdfa.schema import OWN_PATHS, Run
 
 _UNFINISHED = (".part", ".old")
 
@@ -46,6 +48,7 @@ def fetch(run: Run, folder: Path, key: str, archive: Path | None = None) -> Path
         RdfaError: the source cannot be read, the data is not what the parameters describe, the disk is full, or the
             folder holds something that no fetch has made. Nothing that a later step would trust is left then.
     """
+    refuse_changed(run.dataset, run.source.own, folder)
     if folder.is_symlink():
         folder = folder.resolve()  # data on another disk: the link stays, what it leads to is replaced
     manifest = folder / f"manifest-{key}.json"
@@ -72,6 +75,8 @@ def _build(run: Run, folder: Path, key: str, archive: Path | None) -> None:
     try:
         if run.source.kind == "hapt":
             write_hapt(run, building, archive)
+        elif run.source.kind == "own":
+            write_own(run, building)
         else:
             write_sample(run, building)
         annotations = _check(run, building, folder, read_all=False).annotations
@@ -171,7 +176,9 @@ def _describe(run: Run, place: Path, key: str, annotations: Annotations) -> dict
         "key": key,
         "scale": run.scale,
         "source": run.source.model_dump(
-            mode="json", exclude_none=True, exclude=None if run.source.kind == "hub" else {"hub"}
+            mode="json",
+            exclude_none=True,
+            exclude={"own": OWN_PATHS} if run.source.kind == "hub" else {"own": OWN_PATHS, "hub": True},
         ),
         "features": run.features.model_dump(mode="json"),
         "classes": len(annotations.classes),

@@ -35,6 +35,8 @@ STYLE = {
     "svg.hashsalt": "rdfa",
     "savefig.dpi": 150,
 }
+METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+"""Endings of the files, and what is left out of them so that the same figure gives the same bytes."""
 KIND_FILLS = (
     ("#1a7a4c", "", "true positive (tIoU ≥ α, right class)"),
     ("#ffd92f", "///", "double detection (the same, but found before)"),
@@ -72,11 +74,17 @@ def write_figures(folder: Path, runs: Runs, title: str) -> list[Path]:
     with matplotlib.style.context(["default", STYLE]):  # whatever the user's matplotlibrc says
         for name, draw in drawings.items():
             figure = draw(runs, title)
-            for ending, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+            for ending in METADATA:
                 paths.append(folder / f"{name}.{ending}")
-                with written_whole(paths[-1]) as temporary:
-                    figure.savefig(temporary, format=ending, metadata=metadata)
+                save_figure(figure, paths[-1])
     return paths
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the path's ending, one of `METADATA`, whole or not at all."""
+    ending = path.suffix.removeprefix(".")
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format=ending, metadata=METADATA[ending])
 
 
 def false_positive_figure(runs: Runs, title: str) -> Figure:

@@ -9,10 +9,11 @@ from rdfa.schema.inference import Detection, Evaluation, Runtime
 from rdfa.schema.model import S6, Attention, Block, Branch, Convolution, Heads, Model, Scan, Stem, ViM
 from rdfa.schema.run import Run
 from rdfa.schema.section import Name, NotNegative, Positive, Section
-from rdfa.schema.source import Archive, Beside, Features, Hub, Sample, Source, Statistics, Windows
+from rdfa.schema.source import OWN_PATHS, Archive, Beside, Features, Hub, Own, Sample, Source, Statistics, Windows
 from rdfa.schema.training import Average, Loss, Training
 
 __all__ = [
+    "OWN_PATHS",
     "S6",
     "Archive",
     "Attention",
@@ -30,6 +31,7 @@ __all__ = [
     "Model",
     "Name",
     "NotNegative",
+    "Own",
     "Positive",
     "Run",
     "Runtime",

@@ -141,18 +141,38 @@ class Hub(Section):
         return self
 
 
+class Own(Section):
+    """A user's own files, written by `rdfa new-dataset`; paths are absolute or relative to the root of a checkout."""
+
+    annotations: str
+    """ActivityNet JSON, or CSV (rdfa.data.annotations_csv)."""
+    features: str
+    """Folder of one file per video, or one HDF5 file."""
+    suffix: str | None
+    """What follows a video's name in the name of its feature file; null where `features` is one HDF5 file."""
+    layout: Literal["TC", "CT"]
+    """Axes of each array: T steps, C channels."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """Digest of the content of these files (rdfa.data.sources.own_digest). Where the files are decides nothing."""
+
+
+OWN_PATHS = {"annotations", "features"}
+"""What of `Own` says only where the files are: in no key and in no manifest."""
+
+
 class Source(Section):
     """Where a data set comes from; exactly the sub-section of its kind is given."""
 
-    kind: Literal["sample", "hapt", "hub"]
+    kind: Literal["sample", "hapt", "hub", "own"]
     statistics: Statistics | None
     sample: Sample | None
     archive: Archive | None
     hub: Hub | None
+    own: Own | None
 
     @model_validator(mode="after")
     def _has_its_section(self) -> Self:
-        needed = {"sample": ("sample", "statistics"), "hapt": ("archive",), "hub": ("hub",)}[self.kind]
+        needed = {"sample": ("sample", "statistics"), "hapt": ("archive",), "hub": ("hub",), "own": ("own",)}[self.kind]
         for name in needed:
             if getattr(self, name) is None:
                 raise ValueError(f"kind {self.kind!r} needs the section {name!r}")

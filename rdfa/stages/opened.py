@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rdfa.data.folder import DataFolder, open_folder
+from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import Paths, run_name
@@ -33,7 +34,12 @@ def open_data(run: Run, where: Paths) -> Data:
 
 
 def read_manifest(run: Run, where: Paths) -> dict[str, Any]:
-    """What `rdfa fetch` wrote about the data that this run needs."""
+    """What `rdfa fetch` wrote about the data that this run needs.
+
+    Raises:
+        RdfaError: it is not fetched, or a user's own files have changed since.
+    """
+    refuse_changed(run.dataset, run.source.own, where.data)
     if not where.manifest.exists():
         raise RdfaError(f"{where.data}: the data of {run_name(run)} is not there; run: rdfa fetch {run_name(run)}")
     return dict(read_json(where.manifest))

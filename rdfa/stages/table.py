@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.files import write_json, write_text
-from rdfa.identity import keys
+from rdfa.identity import keys, paths
 from rdfa.params import PARAMS, read_yaml
 from rdfa.reporting.tables import averages, curves_csv, read_table, rows_of, table_key, to_csv, to_markdown
 from rdfa.tracking import Store, tolerated
@@ -12,6 +13,8 @@ from rdfa.tracking import Store, tolerated
 def table_stage(name: str, root: Path, scale: str | None = None, tracked: bool = True) -> list[Path]:
     """Write a table as CSV and Markdown, its averages as JSON and its curves as CSV; returns the paths."""
     table, entries = read_table(name, scale)
+    for run in (composed.run for entry in entries for composed in entry.runs):
+        refuse_changed(run.dataset, run.source.own, paths(run, root).data)
     rows = rows_of(entries, root, read_yaml(PARAMS / "published.yaml"))
     results = root / "results"
     files = [results / f"{name}{ending}" for ending in (".csv", ".md", ".json", "-curves.csv")]

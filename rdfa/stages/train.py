@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.data.windows import TrainingWindows
 from rdfa.errors import RdfaError
 from rdfa.evaluation.average_precision import mean_average_precision
@@ -46,6 +47,7 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
     """
     run = composed.run
     where = paths(run, root)
+    refuse_changed(run.dataset, run.source.own, where.data)  # also where a run of the old files is there
     if (where.folder / RUN_JSON).exists():
         if where.manifest.exists():  # results may have come without their data
             refuse_other_data(run, where, read_manifest(run, where))

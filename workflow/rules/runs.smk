@@ -2,6 +2,7 @@
 # Names and keys are made by rdfa.identity, so that the paths here are those that the commands write.
 from pathlib import Path
 
+from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.errors import RdfaError
 from rdfa.identity import data_name, keys, paths, run_name
 from rdfa.reporting.tables import (
@@ -36,8 +37,15 @@ def run_of(wildcards):
     return RUNS[wildcards.run][0]
 
 
+def current_paths(run):
+    """A run's paths; refuses a user's own files that changed, for what was made of them must not pass as current."""
+    where = paths(run)
+    refuse_changed(run.dataset, run.source.own, where.data)
+    return where
+
+
 def paths_of(wildcards):
-    return paths(run_of(wildcards))
+    return current_paths(run_of(wildcards))
 
 
 def command_line(run, row):
@@ -51,7 +59,7 @@ def arguments_of(wildcards):
 
 def metrics_of(wildcards):
     return [
-        ancient(str(paths(composed.run).metrics))
+        ancient(str(current_paths(composed.run).metrics))
         for entry in TABLES[wildcards.table]
         for composed in entry.runs
     ]

@@ -21,7 +21,7 @@ from rdfa.data.annotations import Video
 from rdfa.data.features import FeatureWriter
 from rdfa.data.sources.download import checksum
 from rdfa.data.sources.hub import Downloads, Listing, Part
-from rdfa.data.sources.tensors import read_tensor
+from rdfa.data.tensors import arranged, read_tensor
 from rdfa.errors import RdfaError
 from rdfa.schema import Hub, Run
 
@@ -79,7 +79,7 @@ def convert(
 
 
 def _add(run: Run, hub: Hub, writer: FeatureWriter, video: Video, content: bytes, name: str, source: str) -> None:
-    features = read_tensor(content, hub.axes, name)
+    features = arranged(read_tensor(content, name), hub.axes, name)
     if features.shape[1] != run.features.dimension:
         turned = features.shape[0] == run.features.dimension and "mean" not in hub.axes
         raise RdfaError(
