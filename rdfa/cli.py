@@ -46,7 +46,15 @@ def _parser() -> argparse.ArgumentParser:
     fetch = _add(commands, "fetch", "fill the folder of a run's data set from its source", _fetch)
     fetch.add_argument("--archive", type=Path, help="local copy of the source's archive, instead of downloading it")
     _tracked(_add(commands, "train", "train a run's detector, or go on with an interrupted training", _train))
-    _add(commands, "detect", "write a trained run's detections on the test split", _detect)
+    _detection(
+        _add(
+            commands,
+            "detect",
+            "detect with a trained run: on its test split, or in your features",
+            _detect,
+            optional=True,
+        )
+    )
     evaluate = _add(
         commands, "evaluate", "evaluate a run's detections, or any project's files", _evaluate, optional=True
     )
@@ -122,6 +130,21 @@ def _files(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--csv", type=Path, metavar="FILE", help="write AP per class and tIoU")
 
 
+def _detection(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("detection in your own features, instead of a RUN's test split")
+    files.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="a trained run: results/runs/... or a copy")
+    files.add_argument("--features", type=Path, metavar="PATH", help=".npy, .pt or .h5 file, or a folder of them")
+    files.add_argument("--out", type=Path, default=Path("detections.json"), help="result JSON (%(default)s)")
+    files.add_argument("--timeline", type=Path, metavar="FILE.svg", help="also draw the detections")
+    files.add_argument("--scores", type=Path, help="external class scores of the videos, for runs that need them")
+    files.add_argument("--classes", type=Path, help="annotations with the classes, where the run's folder lacks them")
+    files.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(%(default)s)")
+    for name, unit in (("fps", "per second"), ("stride", "frames"), ("window", "frames"), ("duration", "seconds")):
+        files.add_argument(f"--{name}", type=float, help=f"{unit}, where the features' file does not say")
+    files.add_argument("--steps", type=int, help="features per pass of the detector (default: the training's length)")
+    files.add_argument("--overlap", type=float, help="share of a pass that the next one sees too (default: 0.5)")
+
+
 def _diagnosis(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ground-truth", type=Path, required=True, help="ActivityNet JSON")
     parser.add_argument("--detections", type=Path, required=True, nargs="+", metavar="FILE", help="result JSON")
@@ -166,9 +189,36 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _detect(options: argparse.Namespace) -> None:
+    if options.run is None:
+        return _detect_files(options)
+    if options.checkpoint is not None or options.features is not None:
+        raise RdfaError("detect takes a RUN, or --checkpoint and --features; see `rdfa detect --help`")
     from rdfa.stages.detect import detect_stage
 
     print(detect_stage(_compose(options).run, Path()))
+
+
+def _detect_files(options: argparse.Namespace) -> None:
+    if options.checkpoint is None or options.features is None or options.set:
+        raise RdfaError("detect takes a RUN, or --checkpoint and --features; see `rdfa detect --help`")
+    from rdfa.data.feature_files import Timing
+    from rdfa.stages.detect_files import detect_files_stage
+
+    remarks = detect_files_stage(
+        options.checkpoint,
+        options.features,
+        options.out,
+        given=Timing(fps=options.fps, stride=options.stride, window=options.window, duration=options.duration),
+        steps=options.steps,
+        overlap=options.overlap,
+        device=options.device,
+        scores=options.scores,
+        classes=options.classes,
+        timeline=options.timeline,
+    )
+    for remark in remarks:
+        print(f"rdfa: {remark}", file=sys.stderr)
+    print(options.out)
 
 
 def _import_checkpoint(options: argparse.Namespace) -> None:

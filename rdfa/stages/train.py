@@ -110,7 +110,8 @@ def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained) -
         "threads": run.runtime.threads,
     }
     logged = log.read_text(encoding="utf-8") if log.exists() else ""
-    write_run(composed, where.folder, weights, _history_csv(trained.history), logged, record)
+    history, classes = _history_csv(trained.history), data.annotations.classes
+    write_run(composed, where.folder, weights, history, logged, classes, record)
 
 
 def _history_csv(history: History) -> str:
