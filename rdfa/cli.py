@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     importer.add_argument("file", type=Path, metavar="FILE", help="as the official repository saves it (.pt)")
     _run_arguments(importer, _import_checkpoint)
+    _extraction(commands.add_parser("extract", help="features from video files, for detection in your own videos"))
     _diagnosis(commands.add_parser("diagnose", help="what kind of errors detections make, as JSON and figures"))
     table = commands.add_parser("table", help="write a table from its runs' metrics")
     table.add_argument("name", help="a file of params/tables, without .yaml")
@@ -145,6 +146,19 @@ def _detection(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--overlap", type=float, help="share of a pass that the next one sees too (default: 0.5)")
 
 
+def _extraction(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help="a file that FFmpeg reads")
+    parser.add_argument("--encoder", required=True, help="videomae, a plug-in's name, or module:function")
+    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="of videomae, as the Hugging Face Hub has it")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="of videomae (%(default)s)")
+    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="a trained run: its stride, window and fps")
+    parser.add_argument("--stride", type=int, help="frames between two features")
+    parser.add_argument("--window", type=int, help="frames that a feature sees")
+    parser.add_argument("--fps", type=float, help="frames per second to resample to (default: the run's or video's)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="feature store to write")
+    parser.set_defaults(command=_extract)
+
+
 def _diagnosis(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ground-truth", type=Path, required=True, help="ActivityNet JSON")
     parser.add_argument("--detections", type=Path, required=True, nargs="+", metavar="FILE", help="result JSON")
@@ -219,6 +233,23 @@ def _detect_files(options: argparse.Namespace) -> None:
     for remark in remarks:
         print(f"rdfa: {remark}", file=sys.stderr)
     print(options.out)
+
+
+def _extract(options: argparse.Namespace) -> None:
+    from rdfa.stages.extract import extract_stage
+
+    path = extract_stage(
+        options.videos,
+        options.out,
+        encoder=options.encoder,
+        weights=options.weights,
+        device=options.device,
+        checkpoint=options.checkpoint,
+        stride=options.stride,
+        window=options.window,
+        fps=options.fps,
+    )
+    print(path)
 
 
 def _import_checkpoint(options: argparse.Namespace) -> None:

@@ -50,11 +50,10 @@ def told(run: Run, assumed: Iterable[frozenset[str]]) -> list[str]:
     lines = []
     for name in ("fps", "stride", "window", "duration"):
         count = sum(name in each for each in videos)
-        source = (
-            "the end of its last feature" if name == "duration" else f"the run's {getattr(run.features, name, 0):g}"
-        )
-        if count:
-            lines.append(f"{name} of {count} of {len(videos)} videos is not in the file: {source} is used (--{name})")
+        if count == 0:
+            continue
+        source = "the end of its last feature" if name == "duration" else f"the run's {getattr(run.features, name):g}"
+        lines.append(f"{name} of {count} of {len(videos)} videos is not in the file: {source} is used (--{name})")
     return lines
 
 

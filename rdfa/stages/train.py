@@ -16,11 +16,10 @@ from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
 from rdfa.identity import Paths, keys, paths, run_name
 from rdfa.models.detector import Detector, build, count_parameters
-from rdfa.models.predictor import Predictor
 from rdfa.params import Composed, flatten
 from rdfa.schema import Run
-from rdfa.stages.detect import load_detector
 from rdfa.stages.opened import (
+    CHECKPOINT,
     HISTORY,
     LOG,
     PARAMS_YAML,
@@ -132,9 +131,9 @@ def _start_tracking(store: Store, run: Run, where: Paths, data: Data) -> str:
 
 def _track_model(store: Store, run_id: str, run: Run, where: Paths) -> None:
     files = [where.folder / name for name in (PARAMS_YAML, HISTORY, LOG, RUN_JSON)]
-    predictor = Predictor(load_detector(run, where.folder), run.model)
-    store.log_results(run_id, {"parameters": count_parameters(predictor)}, files)
-    store.log_model(run_id, predictor, run.features.dimension, 2 + run.head_classes)
+    store.log_results(run_id, {"parameters": count_parameters(build(run))}, files)
+    model = {"checkpoint": CHECKPOINT, "params": PARAMS_YAML, "record": RUN_JSON}
+    store.log_model(run_id, {name: where.folder / file for name, file in model.items()}, run.features.dimension)
 
 
 @contextmanager
