@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it narrates the making of its tables
@@ -29,19 +29,18 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
+import rdfa
 from rdfa.errors import RdfaError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 logger = logging.getLogger(__name__)
 
 KEY, TABLE = "rdfa.key", "rdfa.table"
 _EXPERIMENT = "rdfa"
 _PARENT = "mlflow.parentRunId"
+_SERVED = Path(__file__).with_name("served.py")
 
 
 class Store:
@@ -101,22 +100,35 @@ class Store:
         for file in files:
             self.client.log_artifact(run_id, str(file))
 
-    def log_model(self, run_id: str, model: "nn.Module", channels: int, outputs: int) -> None:
-        """Log a module (B, C, T) -> (B, P, outputs) so that `mlflow.pytorch.load_model` gives it back.
+    def log_model(self, run_id: str, files: Mapping[str, Path], channels: int) -> None:
+        """Log a trained run as a model that detects: `mlflow.pyfunc.load_model(...).predict(features)`.
 
-        MLflow stores modules as pickles. The weights that rdfa itself reads are `checkpoint.safetensors`.
+        The model is code (rdfa/served.py) and the run's own files, not a pickle; where it is loaded, rdfa is installed.
+
+        Args:
+            files: the run's checkpoint, params and record, by these names.
+            channels: C of the features (T, C).
         """
+        optional = ("fps", "stride", "window", "duration", "overlap")
         signature = ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, channels, -1))]),
-            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, outputs))]),
+            inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, channels))]),
+            outputs=Schema(
+                [ColSpec("string", "label"), *(ColSpec("double", name) for name in ("score", "start", "end"))]
+            ),
+            params=ParamSchema(
+                [
+                    *(ParamSpec(name, DataType.double, None) for name in optional),
+                    ParamSpec("steps", DataType.long, None),
+                ]
+            ),
         )
         with mlflow.start_run(run_id=run_id):
-            mlflow.pytorch.log_model(
-                model,
+            mlflow.pyfunc.log_model(
                 name="model",
+                python_model=str(_SERVED),
+                artifacts={name: str(path) for name, path in files.items()},
                 signature=signature,
-                pip_requirements=[f"torch=={_public_version()}"],
-                serialization_format="pickle",
+                pip_requirements=[f"rdfa=={rdfa.__version__}", f"torch=={_public_version()}"],
             )
             # Leaving the block marks the run finished; `end` says how it really ended.
 

@@ -10,10 +10,10 @@ from tests.conftest import ROOT
 LAYERS = (
     {"rdfa", "errors", "files", "schema", "params", "provenance", "identity"},
     {"ops"},
-    {"data", "models"},
+    {"data", "models", "video"},
     {"training", "evaluation"},
-    {"reporting", "tracking"},
-    {"doctor", "stages"},
+    {"reporting", "tracking", "served"},
+    {"doctor", "stages", "inference"},
     {"cli"},
 )
 MODULES = sorted((ROOT / "rdfa").rglob("*.py"))

@@ -14,7 +14,7 @@ from rdfa.data.annotations import Video
 from rdfa.data.detections import Detections
 from rdfa.data.features import FeatureStore
 from rdfa.data.scores import Scores
-from rdfa.data.windows import Batch, TestWindows, Window, collate
+from rdfa.data.windows import Batch, Grid, TestWindows, Window, collate
 from rdfa.errors import RdfaError
 from rdfa.models.detector import Detector, Predictions
 from rdfa.models.pyramid import pyramid_points
@@ -102,17 +102,35 @@ def suppress(candidates: Candidates, params: Detection) -> Candidates:
     )
 
 
+def finish(
+    run: Run,
+    candidates: Candidates,
+    grid: Grid,
+    duration: float,
+    classes: Sequence[str],
+    scores: Mapping[str, float] | None,
+) -> Candidates:
+    """One video's candidates in grid steps to its detections in seconds: suppressed, cut at the video's ends, named.
+
+    Args:
+        duration: seconds.  scores: the video's external score of each class, where the run needs them.
+    """
+    segments, confidence, labels = suppress(candidates, run.detection)
+    seconds = np.clip(grid.to_seconds(segments.astype(np.float64)), 0.0, duration)
+    if run.detection.external_classes:
+        return _classify(seconds, confidence, scores or {}, classes, run.detection.external_classes)
+    return seconds, confidence, labels
+
+
 def _in_video(
     run: Run, window: Window, predictions: Predictions, classes: Sequence[str], scores: Scores | None
 ) -> Candidates:
     points = pyramid_points(predictions.logits[0].shape[1], run.model.regression_ranges)
-    segments, confidence, labels = suppress(decode(predictions, points, run.detection), run.detection)
-    seconds = np.clip(window.grid.to_seconds(segments.astype(np.float64)), 0.0, window.duration)
-    if run.detection.external_classes:
-        if scores is None or window.video not in scores:
-            raise RdfaError(f"external classification scores lack the video {window.video!r}; see docs/data.md")
-        return _classify(seconds, confidence, scores[window.video], classes, run.detection.external_classes)
-    return seconds, confidence, labels
+    candidates = decode(predictions, points, run.detection)
+    if run.detection.external_classes and (scores is None or window.video not in scores):
+        raise RdfaError(f"external classification scores lack the video {window.video!r}; see docs/data.md")
+    own = scores[window.video] if scores and run.detection.external_classes else None
+    return finish(run, candidates, window.grid, window.duration, classes, own)
 
 
 def _classify(

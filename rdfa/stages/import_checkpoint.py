@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rdfa.data.annotations import read_annotations
+from rdfa.data.folder import ANNOTATIONS
 from rdfa.errors import RdfaError
 from rdfa.files import sha256
 from rdfa.identity import paths
@@ -76,7 +78,10 @@ def import_checkpoint_stage(file: Path, composed: Composed, root: Path) -> Path:
         "epoch": source["epoch"],
         "test_looks": None,
     }
-    write_run(composed, where.folder, weights, _HISTORY_HEADER, log, record, ". Weights imported, not trained here")
+    annotations = where.data / ANNOTATIONS
+    classes = read_annotations(annotations, faulty="keep").classes if annotations.is_file() else None
+    remark = ". Weights imported, not trained here"
+    write_run(composed, where.folder, weights, _HISTORY_HEADER, log, classes, record, remark)
     return where.folder
 
 

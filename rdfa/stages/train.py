@@ -17,11 +17,10 @@ from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
 from rdfa.identity import Paths, keys, paths, run_name
 from rdfa.models.detector import Detector, build, count_parameters
-from rdfa.models.predictor import Predictor
 from rdfa.params import Composed, flatten
 from rdfa.schema import Run
-from rdfa.stages.detect import load_detector
 from rdfa.stages.opened import (
+    CHECKPOINT,
     HISTORY,
     LOG,
     PARAMS_YAML,
@@ -117,7 +116,8 @@ def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained) -
         "threads": run.runtime.threads,
     }
     logged = log.read_text(encoding="utf-8") if log.exists() else ""
-    write_run(composed, where.folder, weights, _history_csv(trained.history), logged, record)
+    history, classes = _history_csv(trained.history), data.annotations.classes
+    write_run(composed, where.folder, weights, history, logged, classes, record)
 
 
 def _test_looks(history: History) -> dict[str, float] | None:
@@ -147,9 +147,9 @@ def _start_tracking(store: Store, run: Run, where: Paths, data: Data) -> str:
 
 def _track_model(store: Store, run_id: str, run: Run, where: Paths) -> None:
     files = [where.folder / name for name in (PARAMS_YAML, HISTORY, LOG, RUN_JSON)]
-    predictor = Predictor(load_detector(run, where.folder), run.model)
-    store.log_results(run_id, {"parameters": count_parameters(predictor)}, files)
-    store.log_model(run_id, predictor, run.features.dimension, 2 + run.head_classes)
+    store.log_results(run_id, {"parameters": count_parameters(build(run))}, files)
+    model = {"checkpoint": CHECKPOINT, "params": PARAMS_YAML, "record": RUN_JSON}
+    store.log_model(run_id, {name: where.folder / file for name, file in model.items()}, run.features.dimension)
 
 
 @contextmanager

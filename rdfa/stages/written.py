@@ -1,5 +1,6 @@
 """A run's folder as `rdfa train` and `rdfa import-checkpoint` write it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def write_run(
     weights: dict[str, Tensor],
     history: str,
     log: str,
+    classes: Sequence[str] | None,
     record: dict[str, Any],
     remark: str = "",
 ) -> None:
@@ -27,6 +29,8 @@ def write_run(
     Args:
         weights: named `plain.*` and `averaged.*`.
         history: CSV, a row per epoch.
+        classes: names of the classes in the order of their indices, None where they are not known: with them the
+            folder needs nothing else to be used (`rdfa.load`).
         record: what is particular to this run; what every run records is added.
         remark: ends the heading of the parameters.
     """
@@ -37,4 +41,5 @@ def write_run(
     write_text(folder / HISTORY, history)
     write_text(folder / LOG, log)
     every = {"run": run_name(run), "key": keys(run).train, "planted_data": is_planted(run), "made_by": provenance()}
-    write_json(folder / RUN_JSON, every | record)
+    names = {"classes": None if classes is None else list(classes)}
+    write_json(folder / RUN_JSON, every | record | names)

@@ -7,7 +7,6 @@ import torch
 
 from rdfa.models.backbone import Backbone
 from rdfa.models.detector import Detector, build, count_parameters
-from rdfa.models.predictor import Predictor
 from rdfa.models.pyramid import pyramid_points
 from rdfa.ops.causal_convolution import causal_convolution
 from rdfa.params import Composed, compose
@@ -131,12 +130,6 @@ def test_points_lie_on_every_levels_stride() -> None:
     fine, coarse = pyramid_points(8, [(0, 4), (4, 10000)])
     assert fine[:, 0].tolist() == list(range(8))
     assert coarse.tolist() == [[0, 4, 10000, 2], [2, 4, 10000, 2], [4, 4, 10000, 2], [6, 4, 10000, 2]]
-
-
-def test_predictor_takes_any_length(tiny: Callable[..., Composed]) -> None:
-    run = tiny().run
-    predictor = Predictor(build(run), run.model)
-    assert predictor(torch.randn(2, 24, 37)).shape == (2, 40 + 20 + 10, 2 + 20)
 
 
 def test_the_same_seed_builds_the_same_weights_whatever_was_drawn_before(tiny: Callable[..., Composed]) -> None:

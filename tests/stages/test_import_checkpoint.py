@@ -81,6 +81,10 @@ def test_an_official_checkpoint_is_imported_detects_and_evaluates(
     record = json.loads((folder / "run.json").read_text())
     assert record["imported_from"]["epoch"] == 42
     assert record["imported_from"]["mAP"] == 0.5
+    annotations = json.loads(Path("data/thumos14-sample/annotations.json").read_text())["database"].values()
+    used = {each["label"] for video in annotations for each in video["annotations"]}
+    assert used <= set(record["classes"])
+    assert len(record["classes"]) == 20
     assert len(record["imported_from"]["sha256"]) == 64
     with (folder / "history.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == []

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
-import torch
 from mlflow.tracking import MlflowClient
 
+import rdfa
 from rdfa.files import read_json
 from rdfa.params import read_yaml
 from tests.workflow.conftest import ROWS, Clone
@@ -68,18 +69,24 @@ def test_runs_of_the_table_are_children_of_its_run(clone: Clone, store: MlflowCl
     assert {"table1.csv", "table1.md"} <= names
 
 
-def test_the_logged_model_loads_and_predicts(clone: Clone, store: MlflowClient) -> None:
-    run = trainings(store)[0]
-    model_id = run.outputs.model_outputs[0].model_id
-    model = mlflow.pytorch.load_model(f"models:/{model_id}")
+def test_the_logged_model_detects_what_the_run_folder_detects(clone: Clone, store: MlflowClient) -> None:
+    run = next(run for run in trainings(store) if run.data.tags["data_set"] == "thumos14")
+    uri = f"models:/{run.outputs.model_outputs[0].model_id}"
     channels = int(run.data.params["features.dimension"])
-    points = model(torch.randn(1, channels, 50))
-    assert points.shape[0] == 1
-    assert torch.isfinite(points).all()
-    signature = mlflow.models.get_model_info(f"models:/{model_id}").signature
-    assert signature.inputs.inputs[0].shape == (-1, channels, -1)
-    predicted = mlflow.pyfunc.load_model(f"models:/{model_id}").predict(np.zeros((1, channels, 8), dtype=np.float32))
-    assert predicted.shape[0] == 1
+    features = np.random.default_rng(0).standard_normal((150, channels), dtype=np.float32)
+    (folder,) = (clone.root / "results" / "runs").glob(f"{run.info.run_name}-*")
+    expected = rdfa.load(folder).detect(features, fps=30.0)
+    assert len(expected) > 20
+    model = mlflow.pyfunc.load_model(uri)
+    found = model.predict(features)
+    assert [rdfa.Segment(*row) for row in found.itertuples(index=False)] == expected
+    halved = model.predict(features, params={"duration": 40.0, "overlap": 0.25})
+    again = rdfa.load(folder).detect(features, duration=40.0, overlap=0.25)
+    assert [rdfa.Segment(*row) for row in halved.itertuples(index=False)] == again != expected
+    with pytest.raises(mlflow.exceptions.MlflowException, match="shape"):
+        model.predict(features[:, :5])
+    logged = Path(mlflow.artifacts.download_artifacts(uri))
+    assert not [path for path in logged.rglob("*") if path.suffix in (".pkl", ".pth", ".pickle")]
 
 
 def test_an_unreachable_server_stops_a_training_before_it_starts(clone: Clone) -> None:

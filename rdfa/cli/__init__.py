@@ -1,0 +1,27 @@
+"""The command line: parse, call one function, print. Heavy modules are imported by the command that needs them."""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from rdfa.cli.arguments import parser
+from rdfa.errors import RdfaError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 done, 1 errors in data, 2 a user's mistake, 130 interrupted."""
+    options = parser().parse_args(arguments)
+    console = logging.StreamHandler()
+    console.setLevel(logging.WARNING)  # progress goes to the bar on a terminal, and to the run's log file
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console])
+    logging.getLogger("rdfa").setLevel(logging.INFO)
+    try:
+        return options.command(options) or 0
+    except RdfaError as error:
+        print(f"rdfa: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rdfa: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141
