@@ -260,6 +260,9 @@ def print_growth(lengths: list[int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and no mambapy at the largest size")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="1 alone on a busy machine (default 1 2)"
+    )
     parser.add_argument("--sizes", type=json.loads, default=SIZES, help="[[B, D, T, N], ...] instead of the model's")
     parser.add_argument("--lengths", type=json.loads, default=LENGTHS, help="[T, ...] of the growth with T")
     parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
@@ -269,7 +272,7 @@ def main() -> None:
         return
     print(f"# Selective scan\n\n{describe_machine()}\n")
     print(f"backend here: {describe('cpu').backend} ({describe('cpu').why})")
-    threads = [1, 2] if (os.cpu_count() or 1) > 1 else [1]
+    threads = sorted({1, *(count for count in asked.threads if count <= (os.cpu_count() or 1))})
     print_floor_of = print_floor(threads)
     for shape in map(tuple, asked.sizes):
         print(f"\n## (B, D, T, N) = {shape}\n")
