@@ -32,7 +32,10 @@ LENGTHS = [100, 1_000, 10_000, 100_000]
 Shape = tuple[int, int, int, int]
 Scan = Callable[[list[Tensor]], Tensor]
 BACKENDS = {"cpu": "cpu", "chunked": "chunked", "reference": "reference: sequential loop (unbind)"}
-PEERS = {"mambapy": "mambapy.pscan", "transformers": "transformers.models.mamba.modeling_mamba"}
+MAMBAPY, TRANSFORMERS = "mambapy, pscan", "transformers, Mamba's slow path"
+FOREVER = 10**9
+ENOUGH = 2.0
+"""Seconds after which a candidate sits out."""
 PASSES = ("forward", "forward + backward")
 
 
@@ -40,9 +43,9 @@ class Candidate(NamedTuple):
     """A way to scan: a function of (u, delta, A, B, C, D, z, delta_bias), with softplus, and its limits."""
 
     scan: Scan
-    longest: int = 10**6
+    longest: int = FOREVER
     """T beyond which it is not run."""
-    longest_backward: int = 10**6
+    longest_backward: int = FOREVER
     """T beyond which only its forward pass is run."""
     reason: str = ""
     """Of the limits."""
@@ -83,24 +86,28 @@ def associative(decay: Tensor, driven: Tensor) -> Tensor:
     return associative_scan(combine, (decay, driven), dim=1, combine_mode="generic")[1]
 
 
-def candidates(quick: bool) -> Found:
+def candidates(quick: bool, only: str | None = None) -> Found:
+    """All candidates, or those that can be `only`: a process that measures one need not import the others."""
     found: Found = {}
     for backend, label in BACKENDS.items():
         found[label] = Candidate(own(backend)) if backend in available_backends() else "not available here"
-    mambapy, transformers = (peer(name, module) for name, module in PEERS.items())
-    found["mambapy, pscan"] = mambapy
-    if not isinstance(mambapy, str):
-        limits = {"longest": 600, "reason": "--quick"} if quick else {}
-        found["mambapy, pscan"] = Candidate(by_states(mambapy.pscan), **limits)
-    found["transformers, Mamba's slow path"] = transformers
-    if not isinstance(transformers, str):
-        slow = transformers.mamba_selective_scan
-        why = "its backward is quadratic in T: minutes"
-        found["transformers, Mamba's slow path"] = Candidate(
-            lambda x: slow(*x, delta_softplus=True), longest_backward=256, reason=why
+    if only in (None, MAMBAPY):
+        module, limit = peer("mambapy", "mambapy.pscan"), 600 if quick else FOREVER
+        found[MAMBAPY] = (
+            module if isinstance(module, str) else Candidate(by_states(module.pscan), longest=limit, reason="--quick")
+        )
+    if only in (None, TRANSFORMERS):
+        module, why = peer("transformers", "transformers.models.mamba.modeling_mamba"), "quadratic in T: minutes"
+        found[TRANSFORMERS] = (
+            module if isinstance(module, str) else Candidate(slow_path(module), longest_backward=256, reason=why)
         )
     found["torch associative_scan, eager"] = Candidate(by_states(associative), longest=600, reason="needs tens of GB")
     return found
+
+
+def slow_path(module: Any) -> Scan:
+    scan: Callable[..., Tensor] = module.mamba_selective_scan
+    return lambda inputs: scan(*inputs, delta_softplus=True)
 
 
 def peer(name: str, module: str) -> Any:
@@ -137,7 +144,7 @@ def forward_backward(scan: Scan, inputs: list[Tensor], grad_out: Tensor) -> None
 
 
 def measure(found: Found, shape: Shape, threads: int, rounds: int) -> dict[tuple[str, str], float | str]:
-    """Median milliseconds of (candidate, pass), interleaved, or why there are none; after 4 seconds one sits out."""
+    """Median milliseconds of (candidate, pass), interleaved, or why there are none."""
     torch.set_num_threads(threads)
     inputs = make_inputs(shape)
     grad_out = torch.randn_like(inputs[0])
@@ -159,7 +166,7 @@ def measure(found: Found, shape: Shape, threads: int, rounds: int) -> dict[tuple
     spent = dict.fromkeys(work, 0.0)
     for _ in range(rounds):
         for key, run in work.items():
-            if spent[key] > 4.0 or first[key] > 10.0:
+            if spent[key] > ENOUGH or first[key] > 10.0:
                 continue
             start, repeats = time.perf_counter(), max(1, min(50, int(0.01 / first[key])))
             samples[key].append(seconds(run, threads, repeats))
@@ -178,7 +185,7 @@ def missing(candidate: Candidate | str, steps: int, backward: bool) -> str | Non
 def peak_memory(name: str, shape: Shape) -> float:
     """MiB that forward + backward, gradients included, takes above its inputs; the first call of this process."""
     torch.set_num_threads(1)
-    candidate = candidates(quick=False)[name]
+    candidate = candidates(quick=False, only=name)[name]
     assert isinstance(candidate, Candidate)
     forward_backward(candidate.scan, make_inputs((1, 8, 40, 4)), torch.ones(1, 8, 40))  # imports and loads
     inputs = make_inputs(shape)
@@ -248,7 +255,7 @@ def print_growth(lengths: list[int]) -> None:
     for backend, label in BACKENDS.items():
         if backend not in available_backends():
             continue
-        longest = 10_000 if backend == "reference" else 10**6  # beyond, it takes minutes and gigabytes
+        longest = 10_000 if backend == "reference" else FOREVER  # beyond, it takes minutes and gigabytes
         cells = []
         for steps in lengths:
             times = measure({label: Candidate(own(backend), longest, reason="long")}, (1, 64, steps, 16), 1, 5)
