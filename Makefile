@@ -24,12 +24,14 @@ check: $(VENV)/.installed  ## formatting, lint and types
 
 bench: $(VENV)/.installed  ## speed and memory, as ratios measured in one run
 	python benchmarks/selective_scan.py
+	python benchmarks/training_step.py
 	python benchmarks/evaluation.py
 
 $(VENV)/.installed: requirements.lock pyproject.toml setup.py $(wildcard rdfa/ops/selective_scan/kernel/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m rdfa.ops.selective_scan.build --check
 	@touch $@
 
 clean-environment:  ## removes the environment, nothing else

@@ -1,45 +1,58 @@
 """Speed and memory of the selective scan on this machine's CPU: python benchmarks/selective_scan.py [--quick]
 
-All candidates in one process, interleaved, medians, with the machine's own floor beside them. With one
-thread the times are the process's CPU time, which other jobs on the machine disturb least; with two
-they are wall time. Needs nothing but rdfa; mambapy and transformers take part where they are installed.
-The inputs are channel-last, the layout of a model's projections and the best of every candidate. The
-whole run takes some 6 minutes, --quick about one; on a machine with other work many times that, since
-small parallel operations wait for one another (the kernel is one parallel region a call).
+All candidates in one process, interleaved, medians, with the machine's own floor beside them; memory each in a
+process of its own. With one thread the times are the process's CPU time, which other jobs on the machine disturb
+least; with two they are wall time. Needs nothing but rdfa; mambapy and transformers, which are peers here and no part
+of rdfa, take part where they are installed. The inputs are channel-last, the layout of a model's projections and the
+best of every candidate. The whole run takes some four minutes, --quick about one; on a machine with other work many
+times that, since small parallel operations wait for one another (the kernel is one parallel region a call).
 """
 
 import argparse
-import ctypes
 import gc
 import importlib
+import json
 import os
-import platform
 import statistics
 import subprocess
-import tempfile
+import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from machine import arithmetic_rates, copy_bandwidth, describe_machine, forget_peak, resident, seconds
 from torch import Tensor
 
 from rdfa.ops.selective_scan import available_backends, describe, selective_scan, use_backend
-from rdfa.ops.selective_scan.build import KERNEL, find_compiler
 
 SIZES = [(4, 512, 2304, 16), (4, 576, 512, 16), (8, 64, 256, 8)]
+LENGTHS = [100, 1_000, 10_000, 100_000]
 Shape = tuple[int, int, int, int]
 Scan = Callable[[list[Tensor]], Tensor]
+BACKENDS = {"cpu": "cpu", "chunked": "chunked", "reference": "reference: sequential loop (unbind)"}
+MAMBAPY, TRANSFORMERS = "mambapy, pscan", "transformers, Mamba's slow path"
+FOREVER = 10**9
+ENOUGH = 2.0
+"""Seconds after which a candidate sits out."""
+PASSES = ("forward", "forward + backward")
 
 
 class Candidate(NamedTuple):
     """A way to scan: a function of (u, delta, A, B, C, D, z, delta_bias), with softplus, and its limits."""
 
     scan: Scan
-    longest: int  # T beyond which it is not run
+    longest: int = FOREVER
+    """T beyond which it is not run."""
+    longest_backward: int = FOREVER
+    """T beyond which only its forward pass is run."""
     reason: str = ""
+    """Of the limits."""
+
+
+Found = dict[str, Candidate | str]
+"""Every candidate by its name, or in its place the reason why it is missing."""
 
 
 def own(backend: str) -> Scan:
@@ -73,24 +86,38 @@ def associative(decay: Tensor, driven: Tensor) -> Tensor:
     return associative_scan(combine, (decay, driven), dim=1, combine_mode="generic")[1]
 
 
-def candidates(quick: bool) -> dict[str, Candidate | str]:
-    """Every candidate, or in its place the reason why it is missing."""
-    found: dict[str, Candidate | str] = {}
-    for backend in ("cpu", "chunked", "reference"):
-        label = {"reference": "reference: sequential loop (unbind)"}.get(backend, backend)
-        found[label] = Candidate(own(backend), 10**6) if backend in available_backends() else "not available here"
-    for name, limit, make in (
-        ("mambapy", 600 if quick else 10**6, lambda module: by_states(module.pscan)),
-        ("transformers", 256, lambda module: lambda x: module.mamba_selective_scan(*x, delta_softplus=True)),
-    ):
-        path = {"mambapy": "mambapy.pscan", "transformers": "transformers.models.mamba.modeling_mamba"}[name]
-        reason = "--quick" if name == "mambapy" else "its backward is quadratic in T: minutes"
-        try:
-            found[name] = Candidate(make(importlib.import_module(path)), limit, reason)
-        except ImportError as error:
-            found[name] = f"not installed ({error})"
-    found["torch associative_scan, eager"] = Candidate(by_states(associative), 600, "needs tens of GB")
+def candidates(quick: bool, only: str | None = None) -> Found:
+    """All candidates, or those that can be `only`: a process that measures one need not import the others."""
+    found: Found = {}
+    for backend, label in BACKENDS.items():
+        found[label] = Candidate(own(backend)) if backend in available_backends() else "not available here"
+    if only in (None, MAMBAPY):
+        module, limit = peer("mambapy", "mambapy.pscan"), 600 if quick else FOREVER
+        found[MAMBAPY] = (
+            module if isinstance(module, str) else Candidate(by_states(module.pscan), longest=limit, reason="--quick")
+        )
+    if only in (None, TRANSFORMERS):
+        module, why = peer("transformers", "transformers.models.mamba.modeling_mamba"), "quadratic in T: minutes"
+        found[TRANSFORMERS] = (
+            module if isinstance(module, str) else Candidate(slow_path(module), longest_backward=256, reason=why)
+        )
+    found["torch associative_scan, eager"] = Candidate(by_states(associative), longest=600, reason="needs tens of GB")
     return found
+
+
+def slow_path(module: Any) -> Scan:
+    scan: Callable[..., Tensor] = module.mamba_selective_scan
+    return lambda inputs: scan(*inputs, delta_softplus=True)
+
+
+def peer(name: str, module: str) -> Any:
+    """A peer's module, or how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if (error.name or "").split(".")[0] != name:
+            return f"cannot be imported: {error}"
+        return f"not installed; to get it: pip install {name}"
 
 
 def make_inputs(shape: Shape, channel_last: bool = True) -> list[Tensor]:
@@ -116,173 +143,149 @@ def forward_backward(scan: Scan, inputs: list[Tensor], grad_out: Tensor) -> None
     torch.autograd.grad(scan(leaves), leaves, grad_out)
 
 
-def seconds(work: Callable[[], object], threads: int, repeats: int) -> float:
-    clock = time.process_time if threads == 1 else time.perf_counter
-    start = clock()
-    for _ in range(repeats):
-        work()
-    return (clock() - start) / repeats
-
-
-def measure(scans: dict[str, Scan], shape: Shape, threads: int, rounds: int) -> dict[tuple[str, str], float]:
-    """Median milliseconds of (candidate, pass), interleaved; after 4 seconds a candidate sits out."""
+def measure(found: Found, shape: Shape, threads: int, rounds: int) -> dict[tuple[str, str], float | str]:
+    """Median milliseconds of (candidate, pass), interleaved, or why there are none."""
     torch.set_num_threads(threads)
     inputs = make_inputs(shape)
     grad_out = torch.randn_like(inputs[0])
-    work = {
-        (name, label): lambda scan=scan, step=step: step(scan, inputs, grad_out)
-        for name, scan in scans.items()
-        for label, step in (("forward", forward), ("forward + backward", forward_backward))
-    }
-    first = {key: seconds(run, threads, 1) for key, run in work.items()}
+    times: dict[tuple[str, str], float | str] = {}
+    work, first = {}, {}
+    for name, candidate in found.items():
+        for label, step in zip(PASSES, (forward, forward_backward), strict=True):
+            reason = missing(candidate, shape[2], backward=step is forward_backward)
+            if reason is None:
+                run = lambda scan=candidate.scan, step=step: step(scan, inputs, grad_out)  # noqa: E731
+                try:
+                    first[name, label] = seconds(run, threads)
+                    work[name, label] = run
+                except Exception as error:  # of a peer's code: reported in its row
+                    reason = f"fails ({type(error).__name__}: {str(error).strip().splitlines()[0][:100]})"
+            if reason is not None:
+                times[name, label] = reason
     samples = {key: [value] if value > 2.0 else [] for key, value in first.items()}  # else it was to warm up
     spent = dict.fromkeys(work, 0.0)
     for _ in range(rounds):
         for key, run in work.items():
-            if spent[key] > 4.0:
+            if spent[key] > ENOUGH or first[key] > 10.0:
                 continue
             start, repeats = time.perf_counter(), max(1, min(50, int(0.01 / first[key])))
             samples[key].append(seconds(run, threads, repeats))
             spent[key] += time.perf_counter() - start
-    return {key: statistics.median(values) * 1e3 for key, values in samples.items()}
+    return times | {key: statistics.median(values) * 1e3 for key, values in samples.items()}
 
 
-def peak_memory(scan: Scan, shape: Shape) -> float | None:
-    """MiB that forward + backward, gradients included, takes above its inputs; None where Linux does not tell."""
+def missing(candidate: Candidate | str, steps: int, backward: bool) -> str | None:
+    """Why a candidate is not run at T = `steps`; None if it is."""
+    if isinstance(candidate, str):
+        return candidate
+    longest = min(candidate.longest, candidate.longest_backward) if backward else candidate.longest
+    return None if steps <= longest else f"not run: {candidate.reason}"
+
+
+def peak_memory(name: str, shape: Shape) -> float:
+    """MiB that forward + backward, gradients included, takes above its inputs; the first call of this process."""
+    torch.set_num_threads(1)
+    candidate = candidates(quick=False, only=name)[name]
+    assert isinstance(candidate, Candidate)
+    forward_backward(candidate.scan, make_inputs((1, 8, 40, 4)), torch.ones(1, 8, 40))  # imports and loads
     inputs = make_inputs(shape)
     grad_out = torch.randn_like(inputs[0])
     gc.collect()
-
-    def status(field: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
-
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = status("VmRSS")
-        forward_backward(scan, inputs, grad_out)
-        return status("VmHWM") - before
-    except (OSError, AttributeError, StopIteration):
-        return None
+    forget_peak()
+    before = resident()
+    forward_backward(candidate.scan, inputs, grad_out)
+    return resident(peak=True) - before
 
 
-FLOOR = """
-#include "simd.h"
-extern "C" int width() { return W; }
-extern "C" float fma_loop(long count) {
-    Vec x[16];
-    for (int i = 0; i < 16; i++) x[i] = splat(1.0f + i);
-    const Vec a = splat(0.999f), b = splat(0.001f);
-    for (long k = 0; k < count; k += 16)
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) x[i] = x[i] * a + b;
-    Vec sum{};
-    for (int i = 0; i < 16; i++) sum += x[i];
-    return sum[0];
-}
-extern "C" float exp_loop(long count) {
-    Vec x[8], sum[8];
-    for (int i = 0; i < 8; i++) x[i] = splat(-0.1f * i), sum[i] = Vec{};
-    for (long k = 0; k < count; k += 8)
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) sum[i] += exp2(x[i]), x[i] -= 1e-7f;
-    for (int i = 1; i < 8; i++) sum[0] += sum[i];
-    return sum[0][0];
-}
-"""
+def peak_in_own_process(name: str, shape: Shape) -> str:
+    command = [sys.executable, __file__, "--peak", json.dumps([name, shape])]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"{float(result.stdout):.0f}" if result.returncode == 0 else "fails"
 
 
-def arithmetic_rates() -> tuple[float, float] | None:
-    """Fused multiply-adds and exponentials per nanosecond on one thread, in the kernel's widest vectors."""
-    compiler = find_compiler()
-    if compiler is None or platform.machine().lower() not in ("x86_64", "amd64"):
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder, "floor.cpp"), Path(folder, "floor.so")
-        source.write_text(FLOOR)
-        options = ["-O3", "-std=c++17", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC", f"-I{KERNEL}"]
-        if subprocess.run([compiler, *options, "-w", str(source), "-o", str(library)], check=False).returncode:
-            return None
-        loops = ctypes.CDLL(str(library))
-        rates = []
-        for loop in (loops.fma_loop, loops.exp_loop):
-            loop.argtypes, loop.restype = [ctypes.c_long], ctypes.c_float
-            best = min(seconds(lambda loop=loop: loop(1 << 25), 1, 1) for _ in range(7))
-            rates.append(loops.width() * (1 << 25) / best * 1e-9)
-    return rates[0], rates[1]
-
-
-def copy_bandwidth(threads: int) -> float:
-    """GB/s read + written by a copy of 256 MiB."""
-    torch.set_num_threads(threads)
-    source, target = torch.ones(1 << 26), torch.zeros(1 << 26)
-    best = min(seconds(lambda: target.copy_(source), threads, 1) for _ in range(7))
-    return 2 * source.nbytes / best * 1e-9
-
-
-def print_floor(shape: Shape) -> None:
-    batch, channels, steps, states = shape
-    bandwidth = copy_bandwidth(1)
-    print(f"\n## Floor of this machine\n\ncopy: {bandwidth:.1f} GB/s read + written with 1 thread", end="")
-    print(f", {copy_bandwidth(2):.1f} with 2")
+def print_floor(threads: list[int]) -> Callable[[Shape], None]:
+    """Measure what the machine can do; returns what prints the floor of a size."""
+    bandwidth = {count: copy_bandwidth(count) for count in threads}
+    listed = ", ".join(f"{value:.1f} GB/s with {count}" for count, value in bandwidth.items())
+    print(f"\n## Floor of this machine\n\nthreads and copy, read + written: {listed}")
     rates = arithmetic_rates()
     if rates is None:
         print("arithmetic: not measured (needs a C++ compiler and an x86-64 processor)")
-        return
+        return lambda shape: None
     fma, exp = rates
     print(f"one thread: {fma:.0f} multiply-adds/ns ({2 * fma:.0f} GFLOP/s), {exp:.1f} exponentials/ns")
-    elements, tensor = batch * channels * steps * states, 4 * batch * channels * steps
-    # Per state and step: forward 1 exp and 3 more (product, update, output); backward the same and 9 of the adjoint.
-    for label, exps, fmas, tensors in (("forward", 1, 3, 5), ("forward + backward", 2, 15, 16)):
-        arithmetic = elements * (exps / exp + fmas / fma) * 1e-6
-        memory = tensors * tensor / bandwidth * 1e-6
-        print(f"{label} at {shape}, one thread: arithmetic {arithmetic:.1f} ms, memory traffic {memory:.1f} ms")
+
+    def of(shape: Shape) -> None:
+        batch, channels, steps, states = shape
+        elements, tensor = batch * channels * steps * states, 4 * batch * channels * steps
+        # A state and step: forward 1 exp and 3 more (product, update, output); backward the same and 9 of the adjoint.
+        for label, exps, fmas, tensors in (("forward", 1, 3, 5), ("forward + backward", 2, 15, 16)):
+            arithmetic = elements * (exps / exp + fmas / fma) * 1e-6
+            memory = tensors * tensor / bandwidth[1] * 1e-6
+            print(f"floor, {label}, 1 thread: arithmetic {arithmetic:.1f} ms, memory traffic {memory:.1f} ms")
+
+    return of
 
 
-def print_table(shape: Shape, found: dict[str, Candidate | str], rounds: int) -> None:
-    print(f"\n## (B, D, T, N) = {shape}\n")
-    scans = {name: c.scan for name, c in found.items() if isinstance(c, Candidate) and shape[2] <= c.longest}
-    columns = [(threads, label) for threads in (1, 2) for label in ("forward", "forward + backward")]
-    times = {threads: measure(scans, shape, threads, rounds) for threads in (1, 2)}
+def print_table(shape: Shape, found: Found, threads: list[int], rounds: int) -> None:
+    columns = [(count, label) for count in threads for label in PASSES]
+    times = {count: measure(found, shape, count, rounds) for count in threads}
     torch.set_num_threads(1)
-    header = [f"{label}, {threads} thread{'s' * (threads > 1)}, ms" for threads, label in columns]
-    print(f"| | {' | '.join(header)} | times cpu (f + b, 1 thread) | peak MiB over inputs |")
-    print(f"|---|{'---|' * 6}")
-    ours = times[1].get(("cpu", "forward + backward"))
+    header = [f"{label}, {count} thread{'s' * (count > 1)}, ms" for count, label in columns]
+    print(f"\n| | {' | '.join(header)} | times cpu (f + b, 1 thread) | peak MiB over inputs |")
+    print(f"|---|{'---|' * (len(columns) + 2)}")
+    ours = times[1].get(("cpu", PASSES[1]))
     for name, candidate in found.items():
-        if name not in scans:
-            why = candidate if isinstance(candidate, str) else f"not run at this T: {candidate.reason}"
-            print(f"| {name} | {why} |")
+        if isinstance(candidate, str):
+            print(f"| {name} | {candidate} |")
             continue
-        cells = [f"{times[threads][name, label]:.2f}" for threads, label in columns]
-        ratio = times[1][name, "forward + backward"] / ours if ours else float("nan")
-        peak = peak_memory(scans[name], shape)
-        print(f"| {name} | {' | '.join(cells)} | {ratio:.1f} | {'-' if peak is None else f'{peak:.0f}'} |", flush=True)
+        cells = [times[count][name, label] for count, label in columns]
+        shown = [cell if isinstance(cell, str) else f"{cell:,.2f}" for cell in cells]
+        both = times[1][name, PASSES[1]]
+        ratio, peak = "-", "-"
+        if not isinstance(both, str):
+            peak = peak_in_own_process(name, shape)
+            ratio = f"{both / ours:.1f}" if isinstance(ours, float) else "-"
+        print(f"| {name} | {' | '.join(shown)} | {ratio} | {peak} |", flush=True)
 
 
-def print_growth(backends: list[str]) -> None:
+def print_growth(lengths: list[int]) -> None:
     print("\n## Growth with T: nanoseconds per step, forward + backward, at (1, 64, T, 16), one thread\n")
-    lengths = (100, 1_000, 10_000, 100_000)
     print(f"| | {' | '.join(f'T = {steps:,}' for steps in lengths)} |\n|---|{'---|' * len(lengths)}")
-    for backend in backends:
+    for backend, label in BACKENDS.items():
+        if backend not in available_backends():
+            continue
+        longest = 10_000 if backend == "reference" else FOREVER  # beyond, it takes minutes and gigabytes
         cells = []
         for steps in lengths:
-            times = measure({backend: own(backend)}, (1, 64, steps, 16), 1, 5)
-            cells.append(f"{times[backend, 'forward + backward'] / steps * 1e6:.0f}")
-        print(f"| {backend} | {' | '.join(cells)} |")
+            times = measure({label: Candidate(own(backend), longest, reason="long")}, (1, 64, steps, 16), 1, 5)
+            each = times[label, PASSES[1]]
+            cells.append(each if isinstance(each, str) else f"{each / steps * 1e6:,.0f}")
+        print(f"| {label} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the selective scan's backends on this machine.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and no mambapy at the largest size")
-    quick = parser.parse_args().quick
-    print(f"# Selective scan on {platform.machine()}, {os.cpu_count()} processors, torch {torch.__version__}\n")
-    print(f"backend: {describe('cpu').backend} ({describe('cpu').why}); load average {os.getloadavg()[0]:.1f}")
-    print_floor(SIZES[0])
-    for shape in SIZES:
-        print_table(shape, candidates(quick), rounds=3 if quick else 9)
-    print_growth([backend for backend in ("cpu", "chunked") if backend in available_backends()])
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="1 alone on a busy machine (default 1 2)"
+    )
+    parser.add_argument("--sizes", type=json.loads, default=SIZES, help="[[B, D, T, N], ...] instead of the model's")
+    parser.add_argument("--lengths", type=json.loads, default=LENGTHS, help="[T, ...] of the growth with T")
+    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.peak:  # a process that this program started
+        print(peak_memory(*asked.peak))
+        return
+    print(f"# Selective scan\n\n{describe_machine()}\n")
+    print(f"backend here: {describe('cpu').backend} ({describe('cpu').why})")
+    threads = sorted({1, *(count for count in asked.threads if count <= (os.cpu_count() or 1))})
+    print_floor_of = print_floor(threads)
+    for shape in map(tuple, asked.sizes):
+        print(f"\n## (B, D, T, N) = {shape}\n")
+        print_floor_of(shape)
+        print_table(shape, candidates(asked.quick), threads, rounds=3 if asked.quick else 9)
+    print_growth(asked.lengths)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,16 @@ import torch
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 
+from hypothesis import settings
+
 from rdfa.params import Composed, compose
 from tests.comparisons import compare, golden, pytest_terminal_summary
 
 __all__ = ["compare", "golden", "pytest_terminal_summary"]
+
+# A slow machine is no fault of the code: hypothesis would fail an example that takes more than 0.2 seconds.
+settings.register_profile("rdfa", deadline=None)
+settings.load_profile("rdfa")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -166,6 +166,17 @@ def test_without_a_compiler_the_installation_succeeds(tmp_path: Path) -> None:
     assert list(tmp_path.glob("build/lib*/rdfa/ops/selective_scan/kernel/variant.cpp")), "its sources are installed"
     assert not list(tmp_path.glob("build/**/*.so"))
 
+    # pip hides the warning above: the Makefile's next command says it once more, and the installation goes on.
+    command = [sys.executable, "-m", "rdfa.ops.selective_scan.build", "--check"]
+    environment = WITHOUT_PATH | {"PYTHONPATH": str(tmp_path)}
+    check = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (check.returncode, check.stderr, len(check.stdout.splitlines())) == (0, "", 1)
+    assert "no C++ compiler on the PATH; install g++ or clang++ and run: " in check.stdout
+    library = tmp_path / "rdfa" / "ops" / "selective_scan" / build.library_name()
+    library.touch()
+    check = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (check.returncode, check.stderr, check.stdout) == (0, "", "")
+
 
 def test_a_compiler_s_error_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "c++"

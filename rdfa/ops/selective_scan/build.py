@@ -1,11 +1,12 @@
 """Compile the CPU kernel into a plain C-ABI library beside this file.
 
 `python -m rdfa.ops.selective_scan.build` builds it now; `setup.py` calls `build` when rdfa is
-installed. The library's name carries a hash of everything that went into it, so that a stale one
-is never loaded. This file uses the standard library only: it also runs where torch is not
-installed yet.
+installed, and `--check` says afterwards if it could not, since pip keeps that to itself. The
+library's name carries a hash of everything that went into it, so that a stale one is never loaded.
+This file uses the standard library only: it also runs where torch is not installed yet.
 """
 
+import argparse
 import hashlib
 import os
 import platform
@@ -116,7 +117,25 @@ def remove_stale() -> list[Path]:
     return stale
 
 
+def absence() -> str | None:
+    """One line if the library is not built: the reason as far as it can be told now, and what to do."""
+    if library_path().exists():
+        return None
+    command = f"{sys.executable} -m rdfa.ops.selective_scan.build"
+    if find_compiler() is None:
+        why = f"there is no C++ compiler on the PATH; install g++ or clang++ and run: {command}"
+    else:
+        why = f"its compilation failed; to see why: {command}"
+    return f"the selective scan runs in its slower PyTorch form, for its CPU kernel is not built: {why}"
+
+
 def main() -> int:
+    parser = argparse.ArgumentParser(description="Compile the selective scan's CPU kernel.")
+    parser.add_argument("--check", action="store_true", help="build nothing; say so if it is not built")
+    if parser.parse_args().check:
+        if reason := absence():
+            print(reason)
+        return 0
     print(f"compiler: {find_compiler() or 'none found'}")
     try:
         path = build()
