@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,14 +28,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.command(options)
     except RdfaError as error:
-        print(f"rdfa: error: {error}", file=sys.stderr)
+        _say(f"rdfa: error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("rdfa: interrupted; the same command goes on from here", file=sys.stderr)
+        _say("rdfa: interrupted; the same command goes on from here")
         return 130
     except BrokenPipeError:
         return 141
     return 0
+
+
+def _say(last_words: str) -> None:
+    # Of the processes that torchrun starts on a machine one speaks: they agree on what happened.
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with suppress(BrokenPipeError):  # a scheduler's signal may have ended the reader too
+            print(last_words, file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,7 +171,9 @@ def _fetch(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from rdfa.stages.train import train_stage
 
-    print(train_stage(_compose(options), Path(), not options.no_tracking))
+    folder = train_stage(_compose(options), Path(), not options.no_tracking)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's number of the process
+        print(folder)
 
 
 def _detect(options: argparse.Namespace) -> None:

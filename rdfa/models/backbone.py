@@ -45,6 +45,9 @@ class AffineDropPath(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.full((channels,), scale))
         self.probability = probability
+        self.share = (0, 1)
+        """Which part of a batch x is, and of how many equal parts: each part draws for all, so that the number of
+        parts changes no draw."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
@@ -52,7 +55,9 @@ class AffineDropPath(nn.Module):
         if not self.training or self.probability == 0:
             return scaled
         keep = 1 - self.probability
-        kept = torch.floor(keep + torch.rand(x.shape[0], 1, 1, device=x.device)).to(x.dtype)
+        part, parts = self.share
+        drawn = torch.rand(parts * x.shape[0], 1, 1, device=x.device)[part * x.shape[0] : (part + 1) * x.shape[0]]
+        kept = torch.floor(keep + drawn).to(x.dtype)
         return scaled / keep * kept
 
 
