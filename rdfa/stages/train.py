@@ -145,8 +145,9 @@ def _history_csv(history: History) -> str:
 
 def _start_tracking(store: Store, run: Run, where: Paths, data: Data) -> str:
     digest = data_digest(data.manifest)
-    run_id = store.start(run_name(run), keys(run).train, flatten(run), tags(run, digest))
-    store.log_dataset(run_id, where.data, where.data.name, digest, "training")
+    with store.needed():
+        run_id = store.start(run_name(run), keys(run).train, flatten(run), tags(run, digest))
+        store.log_dataset(run_id, where.data, where.data.name, digest, "training")
     return run_id
 
 
