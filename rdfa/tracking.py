@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 logger = logging.getLogger(__name__)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a retry is no news, and its failure is told once
 
 KEY, TABLE = "rdfa.key", "rdfa.table"
 _EXPERIMENT = "rdfa"

@@ -14,7 +14,7 @@ LAYERS = (
     {"training", "evaluation"},
     {"reporting", "tracking"},
     {"doctor", "stages"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 MODULES = sorted((ROOT / "rdfa").rglob("*.py"))
 
