@@ -116,7 +116,8 @@ class _Loop:
     def run_all(self) -> Trained:
         with self.processes.together():
             counters = self._resume()
-        self.forward = self.processes.wrapped(self.model)
+        with self.processes.exchange():
+            self.forward = self.processes.wrapped(self.model)
         if self.run.training.compile:
             self.forward = compiled(self.forward)
         self.started = self.saved = time.monotonic()
@@ -158,7 +159,8 @@ class _Loop:
         for done in range(earlier + 1, self.steps_per_epoch + 1):
             with self.processes.together():
                 batch = next(batches)
-            rate, values = self._step(counters["step"], batch)
+            with self.processes.exchange():
+                rate, values = self._step(counters["step"], batch)
             counters["step"] += 1
             for name, value in zip(_SUMMED, values, strict=True):
                 counters["sums"][name] += value
@@ -228,8 +230,7 @@ class _Loop:
             )
         self.optimizer.zero_grad(set_to_none=True)
         # The processes' gradients are averaged, but the batch's gradient is their sum.
-        with self.processes.exchange():
-            self.scaler.scale(losses.total * self.processes.count).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(losses.total * self.processes.count).backward()  # type: ignore[no-untyped-call]
         if self.run.training.gradient_clip:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.training.gradient_clip)

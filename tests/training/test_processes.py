@@ -124,7 +124,7 @@ def test_processes_stopped_by_a_signal_save_one_step_and_go_on_as_if_never_stopp
     os.kill(workers(second.pid)[1], signal.SIGKILL)  # as the kernel does when memory runs out
     status, said = finished(second)
     assert status != 0
-    assert said.count("rdfa: ") == 1
+    assert said.count("rdfa: ") == 1, said
     assert "lost another process of this training" in said
 
     # What two processes left, one process finishes.
