@@ -36,6 +36,7 @@ import rdfa
 from rdfa.errors import RdfaError
 
 logger = logging.getLogger(__name__)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a retry is no news, and its failure is told once
 
 KEY, TABLE = "rdfa.key", "rdfa.table"
 _EXPERIMENT = "rdfa"
@@ -52,11 +53,20 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root(root) / 'mlflow.db'}"
+        with self.needed(), _one_at_a_time(self.uri):
+            mlflow.set_tracking_uri(self.uri)
+            self.client = MlflowClient(self.uri)
+            self.experiment = self._experiment(_root(root))
+
+    @contextmanager
+    def needed(self) -> Iterator[None]:
+        """What must not fail: the beginning of a run. Later on, `tolerated`.
+
+        Raises:
+            RdfaError: the store cannot be used; says why.
+        """
         try:
-            with _one_at_a_time(self.uri):
-                mlflow.set_tracking_uri(self.uri)
-                self.client = MlflowClient(self.uri)
-                self.experiment = self._experiment(_root(root))
+            yield
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise RdfaError(
                 f"the MLflow store {_without_password(self.uri)} cannot be used ({_first_line(error)}); "

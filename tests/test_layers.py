@@ -14,7 +14,7 @@ LAYERS = (
     {"training", "evaluation"},
     {"reporting", "tracking", "served"},
     {"doctor", "stages", "inference"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 MODULES = sorted((ROOT / "rdfa").rglob("*.py"))
 

@@ -1,8 +1,10 @@
 """The command line: parse, call one function, print. Heavy modules are imported by the command that needs them."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rdfa.cli.arguments import parser
 from rdfa.errors import RdfaError
@@ -18,10 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options) or 0
     except RdfaError as error:
-        print(f"rdfa: error: {error}", file=sys.stderr)
+        _say(f"rdfa: error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("rdfa: interrupted; the same command goes on from here", file=sys.stderr)
+        _say("rdfa: interrupted; the same command goes on from here")
         return 130
     except BrokenPipeError:
         return 141
+
+
+def _say(last_words: str) -> None:
+    # Of the processes that torchrun starts on a machine one speaks: they agree on what happened.
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with suppress(BrokenPipeError):  # a scheduler's signal may have ended the reader too
+            print(last_words, file=sys.stderr)

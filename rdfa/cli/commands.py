@@ -1,6 +1,7 @@
 """What each command does: call one function, print what it says. Heavy modules are imported by the command."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +76,9 @@ def check_data(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> None:
     from rdfa.stages.train import train_stage
 
-    print(train_stage(_compose(options), Path(), not options.no_tracking))
+    folder = train_stage(_compose(options), Path(), not options.no_tracking)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's number of the process
+        print(folder)
 
 
 def detect(options: argparse.Namespace) -> None:

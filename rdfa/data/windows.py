@@ -5,7 +5,7 @@ data sets of a run; `collate` pads a list of windows to a batch.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,6 +68,10 @@ class Batch:
     """(B, C, T) float32, zero in padded steps."""
     mask: Tensor
     """(B, T) bool, true where a step is not padding."""
+
+    def pin_memory(self) -> "Batch":
+        """The batch in page-locked memory, from where it goes to a GPU while that computes; DataLoader calls this."""
+        return replace(self, features=self.features.pin_memory(), mask=self.mask.pin_memory())
 
 
 class _Windows(Dataset[Window]):
@@ -192,7 +196,8 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
 def collate(windows: list[Window], run: Run) -> Batch:
     """Pad windows to one length: a multiple of the coarsest stride, and at least `max_length` where padding leaks
-    into the result (the released code pads so)."""
+    into the result (the released code pads so). A share of a batch is thus padded as the batch would be, or with less
+    of what reaches nothing."""
     coarsest = 2 ** (len(run.model.regression_ranges) - 1)
     longest = max(window.features.shape[1] for window in windows)
     if run.model.padding == "leaky":

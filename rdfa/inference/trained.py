@@ -19,7 +19,7 @@ from rdfa.params import read_run
 from rdfa.schema import Run
 from rdfa.stages.detect import load_detector
 from rdfa.stages.opened import CHECKPOINT, PARAMS_YAML, RUN_JSON
-from rdfa.training.loop import choose_device
+from rdfa.training.devices import choose_device
 
 UNNAMED = "action"
 """The label where an external classifier must name the class, and there is none."""

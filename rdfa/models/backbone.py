@@ -46,13 +46,18 @@ class AffineDropPath(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.full((channels,), scale))
         self.probability = probability
+        self.share = (0, 1)
+        """Which part of a batch x is, and of how many equal parts: each part draws for all, so that the number of
+        parts changes no draw."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
         if not self.training or self.probability == 0:
             return x * self.scale
         keep = 1 - self.probability
-        kept = torch.floor(keep + torch.rand(x.shape[0], 1, 1, device=x.device)) / keep
+        part, parts = self.share
+        drawn = torch.rand(parts * x.shape[0], 1, 1, device=x.device)[part * x.shape[0] : (part + 1) * x.shape[0]]
+        kept = torch.floor(keep + drawn) / keep
         return x * (self.scale * kept).to(x.dtype)
 
 

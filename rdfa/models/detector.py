@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rdfa.models.backbone import Backbone, StemBlock
+from rdfa.models.backbone import AffineDropPath, Backbone, StemBlock
 from rdfa.models.heads import ClassHead, Neck, OffsetHead
 from rdfa.schema import Model, Run
 
@@ -68,6 +68,13 @@ def build(run: Run) -> Detector:
 def _module_seed(seed: int, name: str) -> int:
     """32 bits, as many as torch's generator takes."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4], "big")
+
+
+def take_share(model: nn.Module, part: int, parts: int) -> None:
+    """Tell a model which of `parts` equal parts of every batch it sees, so that its random draws are the batch's."""
+    for path in model.modules():
+        if isinstance(path, AffineDropPath):
+            path.share = (part, parts)
 
 
 def count_parameters(model: nn.Module) -> int:

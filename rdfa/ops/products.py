@@ -16,19 +16,23 @@ _PROBED = ((256, 512, 1024), (1000, 64, 512), (32, 2048, 16))
 """(rows, inner, columns) of products as a detector has them: large, with a short inner side, skinny."""
 
 
-@cache
 def use_fastest_exact_products() -> str:
     """Choose the library for this process's float32 matrix products on the CPU; returns which, and why, in one line."""
-    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] # torch's stubs do not know it
-    before = settings.fp32_precision
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "PyTorch's default: it is built without oneDNN"
+    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] # torch's stubs do not know it
+    before = settings.fp32_precision
     settings.fp32_precision = "bf16"
-    error = max(_error(*shape) for shape in _PROBED)
+    error = _largest_error()
     if error > EXACT:
         settings.fp32_precision = before
         return f"PyTorch's default: oneDNN would round to bfloat16 on this processor (relative error {error:.0e})"
     return f"oneDNN, in full float32 (relative error {error:.0e})"
+
+
+@cache
+def _largest_error() -> float:
+    return max(_error(*shape) for shape in _PROBED)
 
 
 def _error(rows: int, inner: int, columns: int) -> float:

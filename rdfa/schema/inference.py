@@ -47,13 +47,14 @@ class Runtime(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     threads: Positive
-    """CPU threads of one job."""
+    """CPU threads of one job, all its processes together."""
     workers: NotNegative
-    """Processes that read features; 0 reads in the training process."""
+    """Processes that read features, for each training process; 0 reads in the training process."""
     checkpoint_recurrence: bool
     """Training recomputes each iteration of the stem in the backward pass instead of keeping what it needs: memory of
     one iteration instead of r, one more forward pass of the stem, the same gradients to the bit."""
     gpus: NotNegative
-    """GPUs that a training job reserves with Snakemake."""
+    """GPUs that a training job reserves with Snakemake; from 2 on, torchrun starts a process for each, which share
+    every batch."""
     memory_mb: Positive
     minutes: Positive

@@ -49,8 +49,13 @@ class Training(Section):
     """Centre sampling radius in units of the level's stride; 0: every point inside the segment."""
     loss: Loss
     average: Average
-    precision: Literal["float32", "bfloat16", "float16"]
-    """Autocast type; scans keep float32 states. float16 needs CUDA."""
+    precision: Literal["float32", "tfloat32", "bfloat16", "float16"]
+    """bfloat16 and float16: autocast type; scans keep float32 states; float16 needs CUDA. tfloat32: float32 whose
+    products and convolutions a GPU may compute in TF32; float32 never does."""
+    fused_optimizer: bool
+    """AdamW's update of all weights as one kernel; rounds differently."""
+    compile: bool
+    """Train the detector through torch.compile; rounds differently. On a CPU it needs a C++ compiler."""
     test_looks_from: Positive | None
     """From this epoch on the averaged weights are evaluated on the test split after each epoch, and those of the best
     look are kept beside the last epoch's, which nothing of this changes (released: 25); null: never."""

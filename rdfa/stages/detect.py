@@ -2,18 +2,15 @@
 
 from pathlib import Path
 
-import torch
-
 from rdfa.data.detections import write_detections
 from rdfa.errors import RdfaError
 from rdfa.evaluation.detect import detect
 from rdfa.identity import paths
 from rdfa.models.detector import Detector, build
-from rdfa.ops.products import use_fastest_exact_products
 from rdfa.schema import Run
 from rdfa.stages.opened import CHECKPOINT, open_data
 from rdfa.training.checkpoint import apply_weights, load_weights
-from rdfa.training.loop import choose_device
+from rdfa.training.devices import choose_device, set_arithmetic
 
 
 def detect_stage(run: Run, root: Path) -> Path:
@@ -22,9 +19,7 @@ def detect_stage(run: Run, root: Path) -> Path:
     data = open_data(run, where)
     device = choose_device(run)
     model = load_detector(run, where.folder).to(device)
-    torch.set_num_threads(run.runtime.threads)
-    if device.type == "cpu":
-        use_fastest_exact_products()
+    set_arithmetic(run)
     videos = data.annotations.subset(run.test_subset).videos
     found = detect(run, model, videos, data.annotations.classes, data.store, data.scores, device)
     write_detections(where.detections, found)

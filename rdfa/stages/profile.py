@@ -12,7 +12,7 @@ from rdfa.models.detector import build
 from rdfa.models.pyramid import pyramid_points
 from rdfa.ops.selective_scan import describe
 from rdfa.schema import Run
-from rdfa.training.loop import choose_device
+from rdfa.training.devices import choose_device, set_arithmetic
 from rdfa.training.losses import Normalizer, detection_losses
 from rdfa.training.schedule import optimizer
 from rdfa.training.targets import assign
@@ -56,7 +56,7 @@ def _row(name: str, cost: Cost) -> str:
 
 def _measured(run: Run) -> list[str]:
     """Time of training steps on random windows, and the peak of memory."""
-    torch.set_num_threads(run.runtime.threads)
+    set_arithmetic(run)
     device = choose_device(run)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

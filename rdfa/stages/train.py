@@ -4,7 +4,7 @@ import csv
 import io
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -34,11 +34,15 @@ from rdfa.stages.opened import (
 from rdfa.stages.tags import tags
 from rdfa.stages.written import write_run
 from rdfa.tracking import Store, tolerated
-from rdfa.training.loop import History, Trained, choose_device, train
+from rdfa.training.devices import choose_device
+from rdfa.training.loop import History, Trained, train
+from rdfa.training.processes import joined
 
 
 def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
     """Train a run, going on where an interrupted call stopped; returns the run's folder.
+
+    Under torchrun each of its processes calls this; the first one alone holds the lock, logs and writes.
 
     Raises:
         RdfaError: the data is not fetched, another process trains this run, the MLflow store cannot be reached, or
@@ -47,40 +51,56 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
     run = composed.run
     where = paths(run, root)
     refuse_changed(run.dataset, run.source.own, where.data)  # also where a run of the old files is there
-    if (where.folder / RUN_JSON).exists():
-        if where.manifest.exists():  # results may have come without their data
-            refuse_other_data(run, where, read_manifest(run, where))
-        return where.folder
-    data = open_data(run, where)
-    store = Store(root) if tracked else None
-    with _only_trainer(where.state), _log_file(where.state.with_suffix(".log")):
-        run_id = _start_tracking(store, run, where, data) if store else None
-        status = "FAILED"
-        try:
-            trained = train(
-                run,
-                TrainingWindows(
-                    run, data.annotations.subset(run.train_subset).videos, data.annotations.classes, data.store
-                ),
-                where.state,
-                on_epoch=partial(_track_epoch, store, run_id),
-                test_map=_test_map(run, data) if run.training.test_looks_from is not None else None,
-            )
-            _write_run(composed, where, data, trained)
-            status = "FINISHED"
-            if store and run_id:
-                with tolerated():
-                    _track_model(store, run_id, run, where)
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            if store and run_id:
-                with tolerated():
-                    store.end(run_id, status)
-        where.state.unlink(missing_ok=True)
-        where.state.with_suffix(".log").unlink(missing_ok=True)
+    with joined(run) as processes, ExitStack() as held:
+        if processes.any((where.folder / RUN_JSON).exists()):
+            if where.manifest.exists():  # results may have come without their data
+                refuse_other_data(run, where, read_manifest(run, where))
+            return where.folder
+        with processes.together():
+            data = open_data(run, where)
+            videos = data.annotations.subset(run.train_subset).videos
+            windows = TrainingWindows(run, videos, data.annotations.classes, data.store)
+            store, run_id = None, None
+            if processes.first:
+                store = Store(root) if tracked else None
+                held.enter_context(_only_trainer(where.state))
+                held.enter_context(_log_file(where.state.with_suffix(".log")))
+                run_id = held.enter_context(_tracked(store, run, where, data))
+        trained = train(
+            run,
+            windows,
+            where.state,
+            processes,
+            on_epoch=partial(_track_epoch, store, run_id),
+            test_map=_test_map(run, data) if run.training.test_looks_from is not None else None,
+        )
+        with processes.together():
+            if processes.first:
+                _write_run(composed, where, data, trained, processes.count)
+                if store and run_id:
+                    with tolerated():
+                        _track_model(store, run_id, run, where)
+                where.state.unlink(missing_ok=True)
+                where.state.with_suffix(".log").unlink(missing_ok=True)
     return where.folder
+
+
+@contextmanager
+def _tracked(store: Store | None, run: Run, where: Paths, data: Data) -> Iterator[str | None]:
+    """An MLflow run for this training, if there is a store; how the training ends becomes its status."""
+    if store is None:
+        yield None
+        return
+    run_id, status = _start_tracking(store, run, where, data), "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        with tolerated():
+            store.end(run_id, status)
 
 
 def _track_epoch(store: Store | None, run_id: str | None, row: dict[str, float]) -> None:
@@ -101,7 +121,7 @@ def _test_map(run: Run, data: Data) -> Callable[[Detector], float]:
     return test_map
 
 
-def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained) -> None:
+def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained, processes: int) -> None:
     run, log = composed.run, where.state.with_suffix(".log")
     weights = {f"plain.{name}": value for name, value in trained.plain.items()}
     weights |= {f"averaged.{name}": value for name, value in trained.averaged.items()}
@@ -114,6 +134,7 @@ def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained) -
         "seconds": round(trained.seconds, 1),
         "device": str(choose_device(run)),
         "threads": run.runtime.threads,
+        "processes": processes,
     }
     logged = log.read_text(encoding="utf-8") if log.exists() else ""
     history, classes = _history_csv(trained.history), data.annotations.classes
@@ -140,8 +161,9 @@ def _history_csv(history: History) -> str:
 
 def _start_tracking(store: Store, run: Run, where: Paths, data: Data) -> str:
     digest = data_digest(data.manifest)
-    run_id = store.start(run_name(run), keys(run).train, flatten(run), tags(run, digest))
-    store.log_dataset(run_id, where.data, where.data.name, digest, "training")
+    with store.needed():
+        run_id = store.start(run_name(run), keys(run).train, flatten(run), tags(run, digest))
+        store.log_dataset(run_id, where.data, where.data.name, digest, "training")
     return run_id
 
 

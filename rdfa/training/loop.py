@@ -5,6 +5,7 @@ the same weights as one that was not.
 """
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +23,14 @@ from tqdm import tqdm
 
 from rdfa.data.windows import Batch, EpochSampler, TrainingWindows, collate
 from rdfa.errors import RdfaError
-from rdfa.models.detector import Detector, build
+from rdfa.models.detector import Detector, build, take_share
 from rdfa.models.pyramid import pyramid_points
-from rdfa.ops.products import use_fastest_exact_products
 from rdfa.schema import Run
 from rdfa.training.averaging import AveragedWeights
 from rdfa.training.checkpoint import State, load_state, save_state
+from rdfa.training.devices import choose_device, compiled, set_arithmetic
 from rdfa.training.losses import Losses, Normalizer, detection_losses
+from rdfa.training.processes import ALONE, Processes
 from rdfa.training.schedule import learning_rate, optimizer
 from rdfa.training.targets import assign
 
@@ -54,22 +56,11 @@ class Trained:
     """Wall time, over all parts of an interrupted run."""
 
 
-def choose_device(run: Run) -> torch.device:
-    """The device that the run asks for; `auto` takes CUDA where there is one.
-
-    Raises:
-        RdfaError: CUDA is asked for and there is none.
-    """
-    wanted = run.runtime.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise RdfaError("runtime.device is 'cuda', but torch finds no CUDA device; see `rdfa doctor`")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def train(
     run: Run,
     windows: TrainingWindows,
     state_path: Path,
+    processes: Processes = ALONE,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
     test_map: Callable[[Detector], float] | None = None,
 ) -> Trained:
@@ -77,14 +68,19 @@ def train(
 
     Args:
         state_path: where progress is kept; the caller removes it once the result is safe.
+        processes: those that share the training; all call this. Only the first one writes, and its result counts.
         on_epoch: called with each finished epoch's row of the history, the earlier ones of a resumed run included.
         test_map: average mAP of a detector on the test split, for `training.test_looks_from`.
+
+    `on_epoch` and `test_map` are called in the first process only.
 
     Raises:
         RdfaError: the loss became NaN or infinite (names step and videos), or the saved state is damaged.
         KeyboardInterrupt: SIGINT or SIGTERM came; the state was saved first.
     """
-    return _Loop(run, windows, state_path, on_epoch, test_map).run_all()
+    with processes.together():
+        loop = _Loop(run, windows, state_path, processes, on_epoch, test_map)
+    return loop.run_all()
 
 
 class _Loop:
@@ -93,37 +89,43 @@ class _Loop:
         run: Run,
         windows: TrainingWindows,
         state_path: Path,
+        processes: Processes,
         on_epoch: Callable[[dict[str, float]], None],
         test_map: Callable[[Detector], float] | None,
     ) -> None:
-        torch.set_num_threads(run.runtime.threads)
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs 5 % and hides what it should find
-        self.run, self.windows, self.state_path = run, windows, state_path
+        set_arithmetic(run, tfloat32=run.training.precision == "tfloat32")
+        self.run, self.windows, self.state_path, self.processes = run, windows, state_path, processes
         self.on_epoch, self.test_map = on_epoch, test_map
         self.device = choose_device(run)
-        if self.device.type == "cpu":
-            logger.info("float32 products: %s", use_fastest_exact_products())
         self.model = build(run).to(self.device)
+        take_share(self.model, processes.rank, processes.count)
         self.optimizer = optimizer(self.model, run.training)
         self.normalizer = Normalizer(run.training.loss)
         precision, cuda = run.training.precision, self.device.type == "cuda"
         if precision == "float16" and not cuda:
             raise RdfaError("training.precision 'float16' needs CUDA; on a CPU use 'float32' or 'bfloat16'")
-        half = precision != "float32"
-        self.autocast = partial(torch.autocast, self.device.type, getattr(torch, precision), enabled=half)
+        half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
+        self.autocast = partial(torch.autocast, self.device.type, half, enabled=half is not None)
         self.scaler = torch.amp.GradScaler("cuda", enabled=precision == "float16")
         average = AveragedWeights(self.model, run.training.average)
         self.state = State(self.model, self.optimizer, average, _fresh_counters(), {})
-        self.steps_per_epoch = len(EpochSampler(run, len(windows), 0))
+        sampler = EpochSampler(run, len(windows), 0)
+        self.steps_per_epoch = len(sampler)
+        processes.share(range(sampler.batch))  # refuses a batch that cannot be shared
 
     def run_all(self) -> Trained:
-        counters = self._resume()
+        with self.processes.together():
+            counters = self._resume()
+        with self.processes.exchange():
+            self.forward = self.processes.wrapped(self.model)
+        if self.run.training.compile:
+            self.forward = compiled(self.forward)
         self.started = self.saved = time.monotonic()
         self.before = counters["seconds"]
         total = self.run.training.epochs * self.steps_per_epoch
-        bar = tqdm(total=total, initial=counters["step"], disable=None, unit="step", dynamic_ncols=True)
-        with bar, _stops_gently() as stopped:
+        silent = None if self.processes.first else True
+        bar = tqdm(total=total, initial=counters["step"], disable=silent, unit="step", dynamic_ncols=True)
+        with bar, _stops_gently(at_once_if_repeated=self.processes.count == 1) as stopped:
             for epoch in range(counters["step"] // self.steps_per_epoch, self.run.training.epochs):
                 self._epoch(epoch, bar, stopped)
         plain = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
@@ -141,30 +143,35 @@ class _Loop:
             logger.info("resumed from %s at step %d", self.state_path, self.state.counters["step"])
             self.normalizer.value = self.state.counters["normalizer"]
             self.scaler.load_state_dict(self.state.counters["scaler"])
-        for row in self.state.counters["history"]:
-            self.on_epoch(row)
+        if self.processes.first:
+            for row in self.state.counters["history"]:
+                self.on_epoch(row)
         return self.state.counters
 
     def _epoch(self, epoch: int, bar: Any, stopped: list[int]) -> None:
         counters = self.state.counters
-        done = counters["step"] - epoch * self.steps_per_epoch
+        earlier = counters["step"] - epoch * self.steps_per_epoch
         self.model.train()
-        for batch in self._batches(epoch, skip=done):
-            rate, losses = self._step(counters["step"], batch)
+        batches = iter(self._batches(epoch, skip=earlier))
+        for done in range(earlier + 1, self.steps_per_epoch + 1):
+            with self.processes.together():
+                batch = next(batches)
+            with self.processes.exchange():
+                rate, values = self._step(counters["step"], batch)
             counters["step"] += 1
-            for name, value in zip(_SUMMED, _values(losses), strict=True):
+            for name, value in zip(_SUMMED, values, strict=True):
                 counters["sums"][name] += value
-            mean = counters["sums"]["loss"] / (counters["step"] - epoch * self.steps_per_epoch)
             bar.update()
+            mean = counters["sums"]["loss"] / done
             bar.set_postfix_str(f"epoch {epoch + 1}/{self.run.training.epochs} loss {mean:.3f}")
-            ends_epoch = counters["step"] == (epoch + 1) * self.steps_per_epoch
-            if not ends_epoch and (stopped or time.monotonic() - self.saved > SAVE_EVERY_SECONDS):
-                self._save()
-            if stopped and not ends_epoch:
+            stop = self.processes.any(bool(stopped))
+            with self.processes.together():
+                if done == self.steps_per_epoch:
+                    self._finish_epoch(epoch, rate)
+                elif stop or time.monotonic() - self.saved > SAVE_EVERY_SECONDS:
+                    self._save()
+            if stop:
                 raise KeyboardInterrupt
-        self._finish_epoch(epoch, rate)
-        if stopped:
-            raise KeyboardInterrupt
 
     def _finish_epoch(self, epoch: int, rate: float) -> None:
         counters = self.state.counters
@@ -172,13 +179,14 @@ class _Loop:
         row |= {name: value / self.steps_per_epoch for name, value in counters["sums"].items()}
         row["learning_rate"] = rate
         first_look = self.run.training.test_looks_from
-        if self.test_map is not None and first_look is not None and epoch + 1 >= first_look:
+        if self.processes.first and self.test_map is not None and first_look is not None and epoch + 1 >= first_look:
             row["test_mAP"] = self._look(self.test_map)
         counters["sums"] = dict.fromkeys(_SUMMED, 0.0)
         counters["history"].append(row)
         logger.info("  ".join(f"{name} {value:.6g}" for name, value in row.items()))
         self._save()
-        self.on_epoch(row)
+        if self.processes.first:
+            self.on_epoch(row)
 
     def _look(self, test_map: Callable[[Detector], float]) -> float:
         """Average mAP on the test split of the averaged weights; keeps a copy of them if they are the best so far."""
@@ -191,36 +199,40 @@ class _Loop:
         return score
 
     def _batches(self, epoch: int, skip: int) -> DataLoader[Batch]:
-        sampler = list(EpochSampler(self.run, len(self.windows), epoch))[skip:]
+        batches = list(EpochSampler(self.run, len(self.windows), epoch))[skip:]
         return DataLoader(
             self.windows,  # type: ignore[arg-type]
-            batch_sampler=sampler,
+            batch_sampler=[self.processes.share(batch) for batch in batches],
             collate_fn=partial(collate, run=self.run),
             num_workers=self.run.runtime.workers,
             pin_memory=self.device.type == "cuda",
         )
 
-    def _step(self, step: int, batch: Batch) -> tuple[float, Losses]:
+    def _step(self, step: int, batch: Batch) -> tuple[float, list[float]]:
+        """One optimiser step; returns its learning rate and what `_SUMMED` names, of the whole batch."""
         torch.manual_seed(_step_seed(self.run.seed, step))
         rate = learning_rate(step, self.steps_per_epoch, self.run.training)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         losses = self._losses(batch)
-        if not bool(torch.isfinite(losses.total.detach())):
-            videos = ", ".join(window.video for window in batch.windows)
+        own = (losses.total.item(), losses.classification.item(), losses.regression.item())
+        values = self.processes.sum(own)
+        if not math.isfinite(values[0]):
+            videos = ", ".join(self.processes.gathered([window.video for window in batch.windows]))
             raise RdfaError(
-                f"the loss became {losses.total.item()} at step {step} on the videos {videos}; "
+                f"the loss became {values[0]} at step {step} on the videos {videos}; "
                 "look at their features (`NaN`, huge values) or lower training.learning_rate"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+        # The processes' gradients are averaged, but the batch's gradient is their sum.
+        self.scaler.scale(losses.total * self.processes.count).backward()  # type: ignore[no-untyped-call]
         if self.run.training.gradient_clip:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.training.gradient_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.state.average.update(self.model)
-        return rate, losses
+        return rate, [*values, float(losses.positives)]
 
     def _losses(self, batch: Batch) -> Losses:
         levels = pyramid_points(batch.features.shape[2], self.run.model.regression_ranges)
@@ -229,25 +241,29 @@ class _Loop:
         class_targets = torch.stack([target[0] for target in targets]).to(self.device)
         offset_targets = torch.stack([target[1] for target in targets]).to(self.device)
         features = batch.features.to(self.device, non_blocking=True)
+        mask = batch.mask.to(self.device, non_blocking=True)
         with self.autocast():
-            predictions = self.model(features, batch.mask.to(self.device))
-        return detection_losses(predictions, class_targets, offset_targets, self.normalizer, self.run.training.loss)
+            predictions = self.forward(features, mask)
+        return detection_losses(
+            predictions, class_targets, offset_targets, self.normalizer, self.run.training.loss, self._of_batch
+        )
+
+    def _of_batch(self, positives: int) -> int:
+        return int(self.processes.sum([positives])[0])
 
     def _seconds(self) -> float:
         return float(self.before + time.monotonic() - self.started)
 
     def _save(self) -> None:
+        self.saved = time.monotonic()
+        if not self.processes.first:
+            return
         changing = {"normalizer": self.normalizer.value, "scaler": self.scaler.state_dict(), "seconds": self._seconds()}
         self.state.counters |= changing
         save_state(self.state_path, self.state)
-        self.saved = time.monotonic()
 
 
 _SUMMED = ("loss", "classification", "regression", "positives")
-
-
-def _values(losses: Losses) -> tuple[float, float, float, float]:
-    return losses.total.item(), float(losses.classification), float(losses.regression), float(losses.positives)
 
 
 def _fresh_counters() -> dict[str, Any]:
@@ -261,13 +277,19 @@ def _step_seed(seed: int, step: int) -> int:
 
 
 @contextmanager
-def _stops_gently() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list, so that a step is finished and saved; a second signal acts at once."""
+def _stops_gently(at_once_if_repeated: bool) -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list, so that a step is finished and saved.
+
+    A person's second signal acts at once. Among several processes it does not: a scheduler signals every process, and
+    torchrun passes on what it gets; torchrun kills what is too slow.
+    """
     received: list[int] = []
     previous: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
+        if not at_once_if_repeated:
+            return
         for known, earlier in previous.items():
             signal.signal(known, earlier)
 

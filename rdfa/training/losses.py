@@ -1,5 +1,6 @@
 """Focal and DIoU losses, and how their sums are normalised."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +15,13 @@ _EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of one batch, each already normalised."""
+    """The losses of one batch, or of one process's share of it, each already normalised."""
 
     total: Tensor
     classification: Tensor
     regression: Tensor
     positives: int
+    """Of the whole batch."""
 
 
 class Normalizer:
@@ -65,18 +67,24 @@ def diou_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def detection_losses(
-    predictions: Predictions, class_targets: Tensor, offset_targets: Tensor, normalizer: Normalizer, params: Loss
+    predictions: Predictions,
+    class_targets: Tensor,
+    offset_targets: Tensor,
+    normalizer: Normalizer,
+    params: Loss,
+    of_batch: Callable[[int], int] = lambda own: own,
 ) -> Losses:
     """Both losses of a batch (released code `losses`).
 
     Args:
         predictions: the detector's output.
         class_targets: (B, P, K), offset_targets: (B, P, 2), from `assign`; P counts the points of all levels.
+        of_batch: from the positive points of this share to those of the whole batch, where processes share one.
     """
     logits, offsets = (_at_least_float32(torch.cat(part, dim=1)) for part in predictions[:2])
     valid = torch.cat(predictions.masks, dim=1)
     positive = (class_targets.sum(2) > 0) & valid
-    positives = int(positive.sum())
+    positives = of_batch(int(positive.sum()))
     divisor = normalizer.update(positives)
     smoothing, classes = params.label_smoothing, class_targets.shape[2]
     smooth = class_targets[valid] * (1 - smoothing) + smoothing / (classes + 1)

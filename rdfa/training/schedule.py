@@ -36,7 +36,7 @@ def optimizer(model: nn.Module, params: Training) -> torch.optim.AdamW:
             decayed.extend(module.conv_weights)
             free.extend(module.conv_biases)
     groups = [{"params": decayed, "weight_decay": params.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=params.learning_rate)
+    return torch.optim.AdamW(groups, lr=params.learning_rate, fused=params.fused_optimizer)
 
 
 def _decays(module: nn.Module, name: str, decay_state: bool) -> bool:

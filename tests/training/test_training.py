@@ -113,7 +113,7 @@ def test_a_training_stopped_in_mid_epoch_and_resumed_ends_bit_identical(
     (stopped / "params").symlink_to(ROOT / "params")
     fetch_stage(composed.run, stopped, None)
     settings = [f"--set={value}" for value in (*TINY, *overrides)]
-    command = [sys.executable, "-m", "rdfa.cli", "train", "--no-tracking", "thumos14-rdfa-paper-sample-s0", *settings]
+    command = [sys.executable, "-m", "rdfa", "train", "--no-tracking", "thumos14-rdfa-paper-sample-s0", *settings]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=stopped, env=environment, stderr=subprocess.PIPE, text=True)
     state = paths(composed.run, stopped).state

@@ -11,7 +11,7 @@ rule fetch:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=2000,
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=600,
     params:
         run=lambda wildcards: command_line(*DATA[wildcards.data, wildcards.key]),

@@ -14,8 +14,8 @@ rule detect:
         "logs/benchmarks/detect/{run}-{key}.tsv"
     threads: lambda wildcards: run_of(wildcards).runtime.threads
     resources:
-        gpu=lambda wildcards: run_of(wildcards).runtime.gpus,
-        mem_mb=lambda wildcards: run_of(wildcards).runtime.memory_mb,
+        gpu=lambda wildcards: min(run_of(wildcards).runtime.gpus, 1),
+        mem_mb=memory_of,
         runtime=60,
     params:
         run=arguments_of,
@@ -38,7 +38,7 @@ rule evaluate:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=1000,
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=30,
     params:
         run=arguments_of,

@@ -57,6 +57,19 @@ def arguments_of(wildcards):
     return command_line(*RUNS[wildcards.run])
 
 
+def memory_of(wildcards, attempt):
+    """A retry may have more: what a scheduler kills for its memory would only be killed again."""
+    return run_of(wildcards).runtime.memory_mb * attempt
+
+
+def launcher(run):
+    """The command that trains a run: from two GPUs on, a process for each. Signals are passed on to all of them, and
+    they have two minutes to save."""
+    if run.runtime.gpus < 2:
+        return "rdfa"
+    return f"torchrun --standalone --nproc-per-node {run.runtime.gpus} --shutdown-timeout 120 -m rdfa"
+
+
 def metrics_of(wildcards):
     return [
         ancient(str(current_paths(composed.run).metrics))

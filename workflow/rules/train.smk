@@ -1,6 +1,6 @@
 # annotations + features -> checkpoint. The folder's name holds the key of all that decides the result, so an input's
 # age means nothing: `ancient`. Progress is kept outside the outputs, in checkpoints/, and an interrupted training
-# goes on from there.
+# goes on from there, also when a retry starts it.
 
 
 rule train:
@@ -19,11 +19,12 @@ rule train:
     threads: lambda wildcards: run_of(wildcards).runtime.threads
     resources:
         gpu=lambda wildcards: run_of(wildcards).runtime.gpus,
-        mem_mb=lambda wildcards: run_of(wildcards).runtime.memory_mb,
+        mem_mb=memory_of,
         runtime=lambda wildcards: run_of(wildcards).runtime.minutes,
     params:
+        rdfa=lambda wildcards: launcher(run_of(wildcards)),
         run=arguments_of,
     message:
         "train {wildcards.run}"
     shell:
-        "rdfa train {params.run:q} 2>&1 | tee -i {log}"
+        "{params.rdfa} train {params.run:q} 2>&1 | tee -i {log}"
