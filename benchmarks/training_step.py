@@ -70,6 +70,7 @@ def run_of(case: Case) -> Run:
         "runtime.checkpoint_recurrence": str(case.recompute).lower(),
         "runtime.threads": case.threads,
         "runtime.device": "cpu",
+        "training.test_looks_from": "null",
     }
     overrides = (*(f"{key}={value}" for key, value in own.items()), *case.settings)
     which: Any = {"dataset": "thumos14", "model": "rdfa", "scale": "full", "variant": case.variant}

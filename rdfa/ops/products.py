@@ -1,7 +1,7 @@
 """Float32 matrix products on a CPU: by the faster of PyTorch's two libraries, if it is as exact here.
 
 PyTorch multiplies float32 matrices by MKL, which does not use the widest instructions of every maker's processors.
-Allowing bfloat16 products (`torch.backends.mkldnn.matmul.fp32_precision`) hands them to oneDNN, which keeps full
+Allowing bfloat16 products (`torch.set_float32_matmul_precision("medium")`) hands them to oneDNN, which keeps full
 float32 unless the processor has tiles for bfloat16 (AMX). Which of the two happens is probed, not assumed.
 """
 
@@ -17,15 +17,17 @@ _PROBED = ((256, 512, 1024), (1000, 64, 512), (32, 2048, 16))
 
 
 def use_fastest_exact_products() -> str:
-    """Choose the library for this process's float32 matrix products on the CPU; returns which, and why, in one line."""
+    """Choose the library for this process's float32 matrix products on the CPU; returns which, and why, in one line.
+
+    For processes that compute on the CPU: on a GPU the same switch would allow rounding.
+    """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "PyTorch's default: it is built without oneDNN"
-    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] # torch's stubs do not know it
-    before = settings.fp32_precision
-    settings.fp32_precision = "bf16"
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
     error = _largest_error()
     if error > EXACT:
-        settings.fp32_precision = before
+        torch.set_float32_matmul_precision(before)
         return f"PyTorch's default: oneDNN would round to bfloat16 on this processor (relative error {error:.0e})"
     return f"oneDNN, in full float32 (relative error {error:.0e})"
 

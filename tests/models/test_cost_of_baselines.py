@@ -16,8 +16,8 @@ def thumos(model: str, variant: str) -> Run:
 
 
 def vim(steps: int) -> int:
-    """Projections in and out, and per direction maps, step and a convolution with its overhang."""
-    direction = steps * INNER * (2 * RANK + 2 * N) + 4 * INNER * (steps + 3)
+    """Projections in and out, and per direction maps, step and a convolution."""
+    direction = steps * INNER * (2 * RANK + 2 * N) + 4 * INNER * steps
     return steps * 3 * INNER * C + 2 * direction
 
 

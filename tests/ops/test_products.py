@@ -11,10 +11,10 @@ from rdfa.ops import products
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """The choice is made once per process, for the whole process."""
-    before = torch.backends.mkldnn.matmul.fp32_precision
+    before = torch.get_float32_matmul_precision()
     products._largest_error.cache_clear()
     yield
-    torch.backends.mkldnn.matmul.fp32_precision = before
+    torch.set_float32_matmul_precision(before)
     products._largest_error.cache_clear()
 
 
@@ -28,7 +28,7 @@ def test_products_have_float32_accuracy_after_the_choice(shape: tuple[int, int, 
 
 
 def test_a_library_that_rounds_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = torch.backends.mkldnn.matmul.fp32_precision
+    before = torch.get_float32_matmul_precision()
     monkeypatch.setattr(products, "_error", lambda *shape: 2e-3)
     assert "would round to bfloat16" in products.use_fastest_exact_products()
-    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    assert torch.get_float32_matmul_precision() == before

@@ -53,6 +53,7 @@ def test_a_model_overfits_two_videos(tiny: Tiny, tmp_path: Path, model: str, var
     composed = tiny(
         model=model,
         variant=variant,
+        seed=1,
         overrides=(
             "source.sample.train_videos=2",
             "source.sample.max_instances=8",
@@ -62,8 +63,8 @@ def test_a_model_overfits_two_videos(tiny: Tiny, tmp_path: Path, model: str, var
             "model.width=32",
             "model.heads.width=32",
             "model.drop_path=0",
-            "training.epochs=150",
-            "training.schedule_epochs=150",
+            "training.epochs=200",
+            "training.schedule_epochs=200",
             "training.learning_rate=3.0e-3",
             "training.weight_decay=0",
         ),

@@ -51,7 +51,7 @@ def test_a_profile_plans_the_whole_table_at_full_scale_from_a_clone(tmp_path: Pa
     clone = clone_project(tmp_path)
     done = clone.run("snakemake", "--profile", f"workflow/profiles/{profile}", "-n", "results/table1.csv")
     planned = done.stdout + done.stderr
-    assert set(re.findall(r"^train +(\d+)$", planned, re.MULTILINE)) == {"8"}
+    assert set(re.findall(r"^train +(\d+)$", planned, re.MULTILINE)) == {"28"}
     assert "train thumos14-rdfa-paper-full-s0" in planned
 
 
