@@ -64,6 +64,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     scale.write_text(yaml.safe_dump(full | TINY | {"runtime": full["runtime"] | TINY["runtime"]}))
     rows = [{"dataset": dataset, "model": "rdfa", "variant": variant} for dataset, variant in ROWS]
     table = {"title": "Main results", "scale": "sample", "seeds": [0], "rows": rows}
+    for other in (clone.root / "params" / "tables").iterdir():
+        other.unlink()  # their models have other blocks, and some look at epochs that are not reached here
     (clone.root / "params" / "tables" / "table1.yaml").write_text(yaml.safe_dump(table))
     known = "3b025685a07fb98fc58d2399fb5fa9493c2168632d8ae1a8c3f4689897d2fbb2"
     clone.edit("params/datasets/thumos14.yaml", known, sha256(json.dumps(published["thumos14"].annotations).encode()))
