@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -194,12 +195,22 @@ def _module_digest(name: str) -> str:
             # Docstrings and the string literals that stand below attributes.
             kept = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))]
             node.body = kept  # type: ignore[attr-defined]
-    digest = hashlib.sha256(ast.dump(tree).encode())
+    digest = hashlib.sha256(canonical(tree).encode())
     file = _file(name)
     if file is not None and file.name == "__init__.py":
         for source in sorted(path for path in file.parent.rglob("*") if path.suffix in _SOURCES):
             digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def canonical(tree: ast.AST) -> str:
+    """A syntax tree as text, the same from every version of Python: the form of 3.11's `ast.dump`.
+
+    Else a colleague with another Python would have other keys for the same code. 3.12 added `type_params`, 3.13 leaves
+    out empty lists unless told otherwise.
+    """
+    options: dict[str, Any] = {"show_empty": True} if sys.version_info >= (3, 13) else {}
+    return ast.dump(tree, **options).replace(", type_params=[]", "")
 
 
 def _tree(name: str) -> ast.Module:

@@ -18,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     known = root.add_subparsers(required=True, metavar="COMMAND")
     _add(known, "params", "print a run's resolved parameters, each with the file that set it", commands.params)
     _fetching(known.add_parser("fetch", help="fill the folders of data sets from their sources"))
+    _tracking_of_data(known.add_parser("track", help="enter fetched data sets into data.dvc, to share them with DVC"))
     _new_dataset_arguments(known.add_parser("new-dataset", help="describe data of one's own (docs/your-data.md)"))
     check = _add(known, "check-data", "what is in a data set, and what is wrong with it", commands.check_data, _DATA)
     check.add_argument("--out", type=Path, metavar="FILE", help="draw it too, as .png or .svg")
@@ -118,6 +119,16 @@ def _fetching(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a parameter")
     parser.set_defaults(command=commands.fetch)
+
+
+def _tracking_of_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names", metavar="DATASET", nargs="*", help="folder of data/, as thumos14-sample (default: all that are there)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say how data.dvc compares with what is there; write nothing"
+    )
+    parser.set_defaults(command=commands.track)
 
 
 def _detection(parser: argparse.ArgumentParser) -> None:

@@ -43,6 +43,17 @@ def fetch(options: argparse.Namespace) -> None:
         print(fetch_stage(run, Path(), options.archive))
 
 
+def track(options: argparse.Namespace) -> None:
+    from rdfa.stages.track import outlook_stage, track_stage
+
+    if options.dry_run:
+        print(outlook_stage(options.names, Path()), end="")
+        return
+    folders = track_stage(options.names, Path())
+    print(*folders, sep="\n")
+    print(f"next: commit data.dvc to Git, then: dvc push {' '.join(folders)}", file=sys.stderr)
+
+
 def new_dataset(options: argparse.Namespace) -> None:
     from rdfa.stages.new_dataset import Request, new_dataset_stage, refresh_stage
 

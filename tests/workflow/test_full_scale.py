@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from rdfa.files import read_json
 from tests.data.hub_server import COMMIT, Hub, serving
 from tests.data.hub_sets import CHANNELS, DATASETS, Published, miniature, publish, sha256
-from tests.workflow.conftest import Clone, clone_project
+from tests.workflow.conftest import Clone, clone_project, git_clone
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.xdist_group("full scale")]
 
@@ -63,6 +64,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     scale.write_text(yaml.safe_dump(full | TINY | {"runtime": full["runtime"] | TINY["runtime"]}))
     rows = [{"dataset": dataset, "model": "rdfa", "variant": variant} for dataset, variant in ROWS]
     table = {"title": "Main results", "scale": "sample", "seeds": [0], "rows": rows}
+    for other in (clone.root / "params" / "tables").iterdir():
+        other.unlink()  # their models have other blocks, and some look at epochs that are not reached here
     (clone.root / "params" / "tables" / "table1.yaml").write_text(yaml.safe_dump(table))
     known = "3b025685a07fb98fc58d2399fb5fa9493c2168632d8ae1a8c3f4689897d2fbb2"
     clone.edit("params/datasets/thumos14.yaml", known, sha256(json.dumps(published["thumos14"].annotations).encode()))
@@ -132,6 +135,25 @@ def test_the_external_scores_name_the_detections(made: Made, dataset: str) -> No
 def test_a_second_call_does_nothing(made: Made) -> None:
     made.hub.log.clear()
     assert "Nothing to be done" in made.run(*COMMAND, "results/table1.csv")
+    assert made.hub.log == []
+
+
+def test_features_from_the_hub_reach_a_colleague_through_dvc_without_the_hub(made: Made, tmp_path: Path) -> None:
+    owner = made.clone
+    owner.run("rdfa", "track", "thumos14", "hacs")
+    owner.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    owner.run("git", "add", "--all")
+    owner.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "--quiet", "-m", "shared")
+    owner.run("dvc", "push", "data/thumos14", "data/hacs")
+    colleague = git_clone(owner.root, tmp_path / "colleague")
+    colleague.run("dvc", "pull", "data/thumos14")
+    assert [path.name for path in (colleague.root / "data").iterdir()] == ["thumos14"]
+    for file in (owner.root / "data" / "thumos14").iterdir():
+        assert (colleague.root / "data" / "thumos14" / file.name).read_bytes() == file.read_bytes()
+    planned = colleague.run(*COMMAND, "-n", "results/table1.csv").stdout
+    assert re.search(r"^fetch +3$", planned, re.MULTILINE), "the three that were not pulled"
+    made.hub.log.clear()
+    colleague.run("rdfa", "fetch", "thumos14", HF_ENDPOINT=made.hub.url)
     assert made.hub.log == []
 
 
