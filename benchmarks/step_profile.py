@@ -153,6 +153,8 @@ def kind(event: FunctionEvent) -> str:
     operation = event.name.removeprefix("aten::")
     if "selective_scan" in operation:
         return "scan"
+    if "causal_maps" in operation:
+        return "depthwise convolution"
     if not event.name.startswith("aten::"):
         return "Python and dispatch"
     if "conv" in operation:

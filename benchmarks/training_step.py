@@ -26,6 +26,7 @@ from rdfa.models.cost import costs
 from rdfa.params import compose
 from rdfa.schema import Run
 from rdfa.training.loop import _Loop
+from rdfa.training.processes import ALONE
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"
 INSTANCES = 12
@@ -101,8 +102,8 @@ def measure(case: Case, steps: int) -> Measured:
     """Train some steps in this process."""
     run = run_of(case)
     with tempfile.TemporaryDirectory() as folder:
-        loop = _Loop(run, range(200), Path(folder, "state"), lambda row: None, None)  # type: ignore[arg-type]
-    loop.model.train()
+        loop = _Loop(run, range(200), Path(folder, "state"), ALONE, lambda row: None, None)  # type: ignore[arg-type]
+    loop.forward = loop.model.train()
     batch = random_batch(run)
     loop._step(0, batch)  # warms up, and makes the optimiser's state
     gc.collect()

@@ -65,7 +65,7 @@ def test_the_training_step_s_parts_are_all_there(program: ModuleType, capsys: py
     rows = {line.split(" | ")[0].removeprefix("| ") for line in capsys.readouterr().out.splitlines()}
     parts = {"embedding", "stem, temporal", "stem, channel", "branch, level 2", "neck", "class head", "offset head"}
     kinds = {"matrix products", "dense convolution", "depthwise convolution", "scan", "casts", "Python and dispatch"}
-    assert parts | kinds | {"losses", "optimiser", "in_proj", "out_proj"} <= rows
+    assert parts | kinds | {"losses", "optimiser", "x_proj", "out_proj"} <= rows
 
 
 @pytest.mark.parametrize("program", ["selective_scan"], indirect=True)

@@ -76,7 +76,9 @@ def test_what_rounds_differently_is_another_run(tiny: Tiny, changed: str) -> Non
 
 
 def test_only_tfloat32_lets_products_of_float32_be_rounded(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rdfa.training.devices.use_fastest_exact_products", lambda: "as on a GPU, where it is not called")
+    monkeypatch.setattr(
+        "rdfa.training.devices.use_fastest_exact_products", lambda: "as on a GPU, where it is not called"
+    )
     run = tiny(overrides=("runtime.threads=2",)).run
     try:
         set_arithmetic(run, tfloat32=True)
