@@ -84,7 +84,7 @@ def test_changing_one_parameter_reruns_exactly_what_depends_on_it(
         ),
         ("rdfa/data/sources/hapt.py", "import", "import random\nimport", ""),
         ("rdfa/tracking.py", '_EXPERIMENT = "rdfa"', '_EXPERIMENT = "other"', ""),
-        ("rdfa/cli.py", "prog=", "epilog='', prog=", ""),
+        ("rdfa/cli/arguments.py", "prog=", "epilog='', prog=", ""),
     ],
 )
 def test_changing_code_reruns_exactly_the_stages_that_run_it(
