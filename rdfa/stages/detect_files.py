@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from rdfa.data.annotations import read_annotations
@@ -16,6 +15,7 @@ from rdfa.inference.passes import Passes
 from rdfa.inference.spans import OVERLAP
 from rdfa.inference.timing import settle, told
 from rdfa.inference.trained import TrainedDetector, load
+from rdfa.training.devices import set_arithmetic
 
 
 def detect_files_stage(
@@ -53,7 +53,7 @@ def detect_files_stage(
         raise RdfaError(f"{features}: one --duration for {len(videos)} videos; store it with the features instead")
     external = _external(detector, videos, scores)
     settled = [settle(detector.run, video, given) for video in videos]
-    torch.set_num_threads(detector.run.runtime.threads)
+    set_arithmetic(detector.run)
     rows = _rows(detector, videos, given, external, passes)
     found = collect_detections(rows, detector.names(external is not None))
     write_detections(out, found)

@@ -10,8 +10,8 @@ from tqdm import tqdm
 from rdfa.data.features import FeatureWriter
 from rdfa.errors import RdfaError
 from rdfa.files import sha256
+from rdfa.identity import PARAMS_YAML
 from rdfa.params import read_run
-from rdfa.stages.opened import PARAMS_YAML
 from rdfa.video.encoders import Encoder, find_encoder
 from rdfa.video.frames import Frame, VideoFile, clips, decoder, resample
 

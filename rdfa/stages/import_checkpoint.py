@@ -20,11 +20,10 @@ from rdfa.data.annotations import read_annotations
 from rdfa.data.folder import ANNOTATIONS
 from rdfa.errors import RdfaError
 from rdfa.files import sha256
-from rdfa.identity import paths
+from rdfa.identity import RUN_JSON, paths
 from rdfa.models.detector import build, count_parameters
 from rdfa.models.official import from_official, to_official
 from rdfa.params import Composed
-from rdfa.stages.opened import RUN_JSON
 from rdfa.stages.written import write_run
 
 _WEIGHTS = {"model": "plain", "model_ema": "averaged"}
