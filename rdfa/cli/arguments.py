@@ -109,9 +109,7 @@ def _files(parser: argparse.ArgumentParser) -> None:
 
 
 def _fetching(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "runs", metavar="DATASET", nargs="+", help=f"a data set, at full scale; or the one of a run: {_RUN}"
-    )
+    parser.add_argument("runs", metavar="DATA", nargs="+", help=f"{_DATA}; or a run, for its data: {_RUN}")
     parser.add_argument("--archive", type=Path, help="local copy of the source's archive, instead of downloading it")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be downloaded, how large, where to; write nothing"

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from rdfa.data.detections import read_detections
+from rdfa.errors import RdfaError
 from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.files import read_json, write_json
 from rdfa.identity import HISTORY, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
@@ -18,6 +19,8 @@ def evaluate_stage(run: Run, root: Path, tracked: bool = True) -> Path:
     """Evaluate a run's detections; returns the path of the metrics."""
     where = paths(run, root)
     refuse_other_data(run, where, read_manifest(run, where))
+    if not where.detections.exists():
+        raise RdfaError(f"{where.detections}: no such file; run: rdfa detect {run_name(run)}")
     detections = read_detections(where.detections)
     result = mean_average_precision(ground_truth(run, where), detections, run.evaluation.tious, run.evaluation.protocol)
     about = {"run": where.folder.name, "data_set": run.dataset, "scale": run.scale, "planted_data": is_planted(run)}
