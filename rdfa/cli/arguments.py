@@ -106,6 +106,7 @@ def _files(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--json", type=Path, metavar="FILE", help="write the result with per-class AP")
     files.add_argument("--csv", type=Path, metavar="FILE", help="write AP per class and tIoU")
+    _without_run(parser, files)
 
 
 def _fetching(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +132,12 @@ def _detection(parser: argparse.ArgumentParser) -> None:
         files.add_argument(f"--{name}", type=float, help=f"{unit}, where the features' file does not say")
     files.add_argument("--steps", type=int, help="features per pass of the detector (default: the training's length)")
     files.add_argument("--overlap", type=float, help="share of a pass that the next one sees too (default: 0.5)")
+    _without_run(parser, files)
+
+
+def _without_run(parser: argparse.ArgumentParser, files: "argparse._ArgumentGroup") -> None:
+    """Note the options that mean nothing beside a RUN, with their defaults: `of_files`."""
+    parser.set_defaults(of_files={action.dest: action.default for action in files._group_actions})
 
 
 def _extraction(parser: argparse.ArgumentParser) -> None:

@@ -192,8 +192,9 @@ def test_options_that_contradict_are_refused_in_one_line(work: Path, capsys: pyt
     assert "one --duration for 2 videos" in refused(capsys, "--features", "two", "--duration", "9")
     torch.save(torch.ones(9, 24), "two/a.pt")
     assert "'a' is in two/a.npy too" in refused(capsys, "--features", "two")
-    for wrong in (["--features", "v.npy", "--set", "seed=1"], [], [THUMOS, "--features", "v.npy"]):
+    for wrong in (["--features", "v.npy", "--set", "seed=1"], []):
         assert "detect takes a RUN, or --checkpoint and --features" in refused(capsys, *wrong)
+    assert "detect takes a RUN, or --checkpoint and what else is for files" in refused(capsys, THUMOS)
 
 
 def test_an_unknown_frame_rate_must_be_given(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
