@@ -138,6 +138,18 @@ def store(**attributes: float) -> None:
         file["v"].attrs.update(attributes)
 
 
+def elsewhere() -> None:
+    Path("secret").write_bytes(bytes(40 * 24 * 4))
+    with h5py.File("x.h5", "w") as file:
+        file.create_dataset("v", (40, 24), "f4", external=[("secret", 0, 40 * 24 * 4)])
+
+
+def of_the_file() -> None:
+    with h5py.File("x.h5", "w") as file:
+        file["v"] = noise(40)
+        file.attrs["stride"] = 16
+
+
 def not_finite() -> None:
     features = noise(300)
     features[202, 7] = np.nan
@@ -164,6 +176,8 @@ def not_finite() -> None:
         (lambda: store(stride=16), "x.h5", "video 'v': stride is 16, the run was trained on 32"),
         (lambda: store(fps=25), "x.h5", "fps is 25, the run was trained on 30"),
         (lambda: store(window=-1), "x.h5", "attribute window is -1"),
+        (of_the_file, "x.h5", "stride is 16, the run was trained on 32"),
+        (elsewhere, "x.h5", "its values lie in another file"),
         (lambda: Path("x.csv").write_text("1,2"), "x.csv", "features are read from .npy, .pt"),
         (lambda: None, "nowhere.npy", "nowhere.npy: no such file or folder"),
         (lambda: Path("empty").mkdir(), "empty", "no feature files in this folder"),
