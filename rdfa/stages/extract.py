@@ -52,6 +52,7 @@ def extract_stage(
     if stride < 1 or window < 1 or (fps is not None and not 0 < fps < np.inf):
         raise RdfaError(f"stride {stride}, window {window}, fps {fps}: all must be positive")
     decoder()
+    _refuse_names(videos)
     encode = find_encoder(encoder, weights, device)
     with FeatureWriter(out) as writer:
         for path in tqdm(videos, desc="extract", unit="video", disable=None, dynamic_ncols=True):
@@ -70,6 +71,17 @@ def extract_stage(
                 source=sha256(path),
             )
     return out
+
+
+def _refuse_names(videos: Sequence[Path]) -> None:
+    """Refuse files that are not there or share a name, before hours of work on the others are lost by it."""
+    seen: set[str] = set()
+    for path in videos:
+        if not path.is_file():
+            raise RdfaError(f"{path}: no such video file")
+        if path.stem in seen:
+            raise RdfaError(f"{path}: video {path.stem!r} is given twice")
+        seen.add(path.stem)
 
 
 class _Counted:

@@ -140,6 +140,24 @@ def test_mistakes_with_videos_are_told_in_one_line(plugin: str, capsys: pytest.C
     assert "--weights is for the encoder 'videomae'" in refused(capsys, "a.mkv", *given, "--weights", "x")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_told_in_one_line(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    film(Path("a.mkv"))
+    wanted = ["--encoder", "videomae", "--weights", ".", *GRID, "--device", "cuda"]
+    assert "torch finds no CUDA device" in refused(capsys, "a.mkv", *wanted)
+
+
+def test_a_name_given_twice_is_refused_before_anything_is_encoded(
+    plugin: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film(Path("a.mkv"))
+    Path("other").mkdir()
+    Path("other/a.mkv").write_text("never looked at")
+    assert "other/a.mkv: video 'a' is given twice" in refused(
+        capsys, "a.mkv", "other/a.mkv", "--encoder", plugin, *GRID
+    )
+
+
 @pytest.mark.parametrize(
     ("encoder", "words"),
     [
