@@ -51,8 +51,8 @@ def extract_stage(
         raise RdfaError("extract needs --stride and --window in frames, or --checkpoint with a run that has them")
     if stride < 1 or window < 1 or (fps is not None and not 0 < fps < np.inf):
         raise RdfaError(f"stride {stride}, window {window}, fps {fps}: all must be positive")
-    decoder()
     _refuse_names(videos)
+    decoder()
     encode = find_encoder(encoder, weights, device)
     with FeatureWriter(out) as writer:
         for path in tqdm(videos, desc="extract", unit="video", disable=None, dynamic_ncols=True):
