@@ -72,11 +72,14 @@ class TrainedDetector:
             overlap: share of a pass that the next one sees too.
 
         Raises:
-            RdfaError: features of another width or kind, a number that contradicts the training, or an unknown fps.
+            RdfaError: features of another width or kind, a number that contradicts the training, an unknown fps, or
+                scores that name none of the run's classes.
         """
         video = in_memory(features, self.run.features.dimension)
         given = Timing(fps=fps, stride=stride, window=window, duration=duration)
         passes = self.passes(steps, overlap)
+        if scores is not None:
+            self.refuse_scores("scores", scores)
         segments, confidence, labels = self.detect_video(video, given, scores, passes)
         names = self.names(scores is not None)
         return [
@@ -97,6 +100,11 @@ class TrainedDetector:
         found = detect_video(run, self.model, video, grid, duration, self.classes, scores, passes)
         order = (-found[1]).argsort(kind="stable")
         return found[0][order], found[1][order], found[2][order]
+
+    def refuse_scores(self, place: str, scores: Mapping[str, float]) -> None:
+        """Refuse external scores that cannot name a segment: none of them is of a class of the run."""
+        if self.run.detection.external_classes and not any(name in scores for name in self.classes):
+            raise RdfaError(f"{place}: none of the run's {len(self.classes)} classes has a score")
 
     def names(self, scored: bool) -> tuple[str, ...]:
         """Label index → name, in what is detected with or without external scores."""

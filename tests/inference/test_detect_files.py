@@ -201,6 +201,10 @@ def test_options_that_contradict_are_refused_in_one_line(work: Path, capsys: pyt
     assert "uses no external scores" in refused(capsys, "--features", "v.npy", "--scores", "x.json")
     assert "multiple of the coarsest stride" in refused(capsys, "--features", "v.npy", "--steps", "7")
     Path("two").mkdir()
+    Path("many").mkdir()
+    for number in range(21):
+        shutil.copy("v.npy", f"many/{number}.npy")
+    assert "up to 20 videos, not 21" in refused(capsys, "--features", "many", "--timeline", "x.svg")
     for name in ("two/a.npy", "two/b.npy"):
         shutil.copy("v.npy", name)
     assert "one --duration for 2 videos" in refused(capsys, "--features", "two", "--duration", "9")
@@ -253,6 +257,11 @@ def test_without_external_scores_segments_are_actions_and_the_command_says_so(
     Path("detections.json").unlink()
     message = refused(capsys, "--checkpoint", str(folder), "--features", "v.npy", "--scores", "scores.json")
     assert "lacks 1 of 1 videos, the first 'v'" in message
+    Path("scores.json").write_text('{"v": {"a": 1}}')
+    message = refused(capsys, "--checkpoint", str(folder), "--features", "v.npy", "--scores", "scores.json")
+    assert "scores.json: video 'v': none of the run's 200 classes has a score" in message
+    with pytest.raises(RdfaError, match="none of the run's 200 classes has a score"):
+        detector.detect(noise(90), scores={"a": 1.0})
 
 
 def test_a_long_stretched_video_is_not_read_whole(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
