@@ -157,6 +157,11 @@ class Model(Section):
     path_scale: PositiveFloat
     """Initial value of the learned scale of each residual path."""
 
+    @property
+    def block_learns(self) -> bool:
+        """Whether every weight of the blocks gets a gradient: not so the convolutions, by the released backward."""
+        return not (isinstance(self.block, S6) and self.block.gradients == "official")
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for low, high in self.regression_ranges:
