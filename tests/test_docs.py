@@ -127,3 +127,8 @@ def test_the_readme_leads_to_every_document_and_table() -> None:
 def test_every_command_is_documented() -> None:
     named = {words[0] for document in DOCUMENTS for words in commands(document.read_text())}
     assert known_options().keys() - named == set()
+
+
+def test_the_readme_installs_the_torch_of_the_lock() -> None:
+    locked = (ROOT / "requirements.lock").read_text().splitlines()
+    assert set(re.findall(r"torch==[\d.]+\d", (ROOT / "README.md").read_text())) <= set(locked)
