@@ -20,7 +20,9 @@ def use_fastest_exact_products() -> str:
     """Choose the library for this process's float32 matrix products on the CPU; returns which, and why, in one line."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "PyTorch's default: it is built without oneDNN"
-    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] # torch's stubs do not know it
+    settings = getattr(torch.backends.mkldnn, "matmul", None)
+    if settings is None:
+        return "PyTorch's default: before torch 2.9 there is no choice"
     before = settings.fp32_precision
     settings.fp32_precision = "bf16"
     error = _largest_error()

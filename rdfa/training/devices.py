@@ -36,10 +36,13 @@ def set_arithmetic(run: Run, tfloat32: bool = False) -> None:
     """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun
     torch.set_num_threads(max(1, run.runtime.threads // here))
-    torch.set_float32_matmul_precision("high" if tfloat32 else "highest")
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch does not let it be mixed with the older switches
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if tfloat32 else "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "tf32" if tfloat32 else "ieee"  # type: ignore[attr-defined]
+    else:  # before torch 2.9
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tfloat32
     if choose_device(run).type == "cpu":
         logger.info("float32 products: %s", use_fastest_exact_products())
-    torch.backends.cudnn.allow_tf32 = tfloat32
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs 5 % and hides what it should find
 

@@ -79,11 +79,10 @@ def test_only_tfloat32_lets_products_of_float32_be_rounded(tiny: Tiny) -> None:
     run = tiny(overrides=("runtime.threads=2",)).run
     try:
         set_arithmetic(run, tfloat32=True)
-        assert torch.get_float32_matmul_precision() == "high"
-        assert torch.backends.cudnn.allow_tf32
+        switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+        assert [switch.fp32_precision for switch in switches] == ["tf32", "tf32"]
         set_arithmetic(run)
-        assert torch.get_float32_matmul_precision() == "highest"
-        assert not torch.backends.cudnn.allow_tf32
+        assert [switch.fp32_precision for switch in switches] == ["ieee", "ieee"]
         assert torch.get_num_threads() == 2
     finally:
         set_arithmetic(tiny().run)
