@@ -16,8 +16,8 @@ test: $(VENV)/.installed  ## environment, then the whole test suite
 	python -m pytest -n 2 --dist loadgroup
 
 check: $(VENV)/.installed  ## formatting, lint and types
-	ruff format --check rdfa tests benchmarks setup.py
-	ruff check rdfa tests benchmarks setup.py
+	ruff format --check .
+	ruff check .
 	mypy
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint

@@ -20,6 +20,9 @@ from rdfa.errors import RdfaError
 from rdfa.params import as_plain
 from rdfa.schema import OWN_PATHS, Run
 
+CHECKPOINT, RUN_JSON, HISTORY = "checkpoint.safetensors", "run.json", "history.csv"
+PARAMS_YAML, LOG = "params.yaml", "log.txt"
+"""The files of a run's folder that training writes."""
 PACKAGE = Path(__file__).parent
 _NOT_CODE = ("rdfa.params", "rdfa.schema", "rdfa.errors")
 _SOURCES = {".cpp", ".h", ".cu"}

@@ -72,6 +72,14 @@ def test_an_unknown_run_says_how_a_run_is_named(checkout: Path, capsys: pytest.C
     assert "DATASET-MODEL-VARIANT-SCALE-sSEED" in refused(capsys, "train", "thumos14")
 
 
+@pytest.mark.parametrize("given", [["detect", "--out=x.json"], ["evaluate", "--json=x.json"], ["detect", "--steps=8"]])
+def test_an_option_that_a_run_does_not_take_is_refused_not_ignored(
+    checkout: Path, capsys: pytest.CaptureFixture[str], given: list[str]
+) -> None:
+    command, option = given
+    assert f"or {option.split('=')[0]} and what else is for files" in refused(capsys, command, RUN, option)
+
+
 def test_an_unknown_parameter_names_file_and_key(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "train", RUN, "--set", "model.widht=3")
     assert "command line: unknown parameter 'model.widht'; did you mean 'width'?" in message

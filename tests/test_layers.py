@@ -12,8 +12,8 @@ LAYERS = (
     {"ops"},
     {"data", "models", "video"},
     {"training", "evaluation"},
-    {"reporting", "tracking", "served"},
-    {"doctor", "stages", "inference"},
+    {"inference", "reporting", "tracking", "served"},
+    {"doctor", "stages"},
     {"cli", "__main__"},
 )
 MODULES = sorted((ROOT / "rdfa").rglob("*.py"))

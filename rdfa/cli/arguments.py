@@ -107,12 +107,11 @@ def _files(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--json", type=Path, metavar="FILE", help="write the result with per-class AP")
     files.add_argument("--csv", type=Path, metavar="FILE", help="write AP per class and tIoU")
+    _without_run(parser, files)
 
 
 def _fetching(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "runs", metavar="DATASET", nargs="+", help=f"a data set, at full scale; or the one of a run: {_RUN}"
-    )
+    parser.add_argument("runs", metavar="DATA", nargs="+", help=f"{_DATA}; or a run, for its data: {_RUN}")
     parser.add_argument("--archive", type=Path, help="local copy of the source's archive, instead of downloading it")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be downloaded, how large, where to; write nothing"
@@ -144,6 +143,12 @@ def _detection(parser: argparse.ArgumentParser) -> None:
         files.add_argument(f"--{name}", type=float, help=f"{unit}, where the features' file does not say")
     files.add_argument("--steps", type=int, help="features per pass of the detector (default: the training's length)")
     files.add_argument("--overlap", type=float, help="share of a pass that the next one sees too (default: 0.5)")
+    _without_run(parser, files)
+
+
+def _without_run(parser: argparse.ArgumentParser, files: "argparse._ArgumentGroup") -> None:
+    """Note the options that mean nothing beside a RUN, with their defaults: `of_files`."""
+    parser.set_defaults(of_files={action.dest: action.default for action in files._group_actions})
 
 
 def _extraction(parser: argparse.ArgumentParser) -> None:

@@ -95,11 +95,17 @@ def train(options: argparse.Namespace) -> None:
 def detect(options: argparse.Namespace) -> None:
     if options.run is None:
         return _detect_files(options)
-    if options.checkpoint is not None or options.features is not None:
-        raise RdfaError("detect takes a RUN, or --checkpoint and --features; see `rdfa detect --help`")
+    _refuse_file_options("detect", options)
     from rdfa.stages.detect import detect_stage
 
     print(detect_stage(_compose(options).run, Path()))
+
+
+def _refuse_file_options(command: str, options: argparse.Namespace) -> None:
+    given = [name for name, default in options.of_files.items() if getattr(options, name) != default]
+    if given:
+        option = given[0].replace("_", "-")
+        raise RdfaError(f"{command} takes a RUN, or --{option} and what else is for files; see `rdfa {command} --help`")
 
 
 def _detect_files(options: argparse.Namespace) -> None:
@@ -152,7 +158,7 @@ def _evaluate_files(options: argparse.Namespace) -> None:
     from rdfa.evaluation.of_files import as_csv, as_table, evaluate_files, parse_tious
     from rdfa.files import write_json, write_text
 
-    if options.run is not None or options.ground_truth is None or options.detections is None:
+    if options.ground_truth is None or options.detections is None:
         raise RdfaError("evaluate takes a RUN, or --ground-truth and --detections; see `rdfa evaluate --help`")
     result = evaluate_files(
         options.ground_truth,
@@ -170,8 +176,9 @@ def _evaluate_files(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    if options.run is None or options.ground_truth is not None or options.detections is not None:
+    if options.run is None:
         return _evaluate_files(options)
+    _refuse_file_options("evaluate", options)
     from rdfa.files import read_json
     from rdfa.stages.evaluate import evaluate_stage
 

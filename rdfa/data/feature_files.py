@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rdfa.data.hdf5_arrays import DAMAGE, arrays_by_video, damaged, said
+from rdfa.data.hdf5_arrays import ENDINGS as HDF5
 from rdfa.data.tensors import SUFFIXES, read_tensor
 from rdfa.errors import RdfaError
 
-ENDINGS = (*SUFFIXES, ".h5", ".hdf5")
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError)  # what the readers raise on damaged files
+ENDINGS = (*SUFFIXES, *HDF5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class VideoFeatures:
         """
         try:
             part = np.asarray(self.rows(slice(start, stop, step))).astype(np.float32, copy=False)
-        except _DAMAGE as error:
+        except (*DAMAGE, EOFError) as error:
             raise RdfaError(f"{self.place}: damaged at steps {start} to {stop} ({_reason(error)})") from error
         finite = np.isfinite(part)
         if not finite.all():
@@ -68,7 +68,7 @@ def open_features(path: Path, dimension: int) -> list[VideoFeatures]:
     """The videos of a feature file, or of all feature files of a folder, sorted by file and name.
 
     .npy and .pt hold one array (T, C), their name is the video's; .h5 is a feature store (docs/data.md) or has one data
-    set (T, C) per video, in groups or not, with whatever of the attributes fps, stride, window and duration it knows.
+    set (T, C) per video, in groups or not, with whatever it or the file knows of fps, stride, window and duration.
 
     Args:
         dimension: channels C that the features must have.
@@ -104,7 +104,7 @@ def in_memory(features: Any, dimension: int, name: str = "features") -> VideoFea
 def _in_file(file: Path, dimension: int) -> Iterator[VideoFeatures]:
     if not file.is_file():
         raise RdfaError(f"{file}: no such file or folder")
-    if file.suffix in (".h5", ".hdf5"):
+    if file.suffix in HDF5:
         yield from _in_hdf5(file, dimension)
     elif file.suffix in SUFFIXES:
         yield _video(file.stem, str(file), read_tensor(file), dimension, Timing())
@@ -113,17 +113,15 @@ def _in_file(file: Path, dimension: int) -> Iterator[VideoFeatures]:
 
 
 def _in_hdf5(file: Path, dimension: int) -> Iterator[VideoFeatures]:
-    try:
-        opened = h5py.File(file, "r", locking="best-effort")
-        arrays: list[h5py.Dataset] = []
-        opened.visititems(lambda _, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
-        known = [Timing(**{name: _number(array.attrs, name) for name in Timing.__annotations__}) for array in arrays]
-    except _DAMAGE as error:
-        raise RdfaError(f"{file}: not a whole HDF5 file ({_reason(error)})") from error
+    arrays = arrays_by_video(file)
     if not arrays:
         raise RdfaError(f"{file}: no data set in it; one array (T, C) per video is needed")
-    for array, timing in zip(arrays, known, strict=True):
-        name = str(array.name).rpartition("/")[2]
+    for name, array in arrays.items():
+        attributes = said(file, array)
+        try:
+            timing = Timing(**{each: _number(attributes, each) for each in Timing.__annotations__})
+        except DAMAGE as error:
+            raise damaged(file, error) from error
         yield _video(name, f"{file}, video {name!r}", array, dimension, timing)
 
 

@@ -152,7 +152,7 @@ def _check(run: Run, place: Path, folder: Path, read_all: bool) -> DataFolder:
 
 
 def _check_scores(path: Path, scores: Scores, videos: set[str], classes: set[str]) -> None:
-    absent = sorted(videos - set(scores))
+    absent = sorted(video for video in videos if not scores.get(video))
     if absent:
         raise RdfaError(f"{path}: {len(absent)} of {len(videos)} test videos have no scores: {', '.join(absent[:5])}")
     unknown = sorted({name for of_video in scores.values() for name in of_video} - classes)

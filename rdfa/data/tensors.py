@@ -75,15 +75,27 @@ def _read_numpy(path: Path, name: str) -> NDArray[Any]:
     return array
 
 
-def _read_torch(source: Path | bytes, size: int, name: str) -> NDArray[Any]:
+def unpickled(source: Path | bytes, name: str, wanted: str) -> Any:
+    """What torch.save wrote, on the CPU: tensors, plain values and what torch is told to trust; all else is refused.
+
+    Args:
+        source: the file, or its content.  name: what messages call it.  wanted: what should be in it.
+
+    Raises:
+        RdfaError: damaged, or anything else in it, which is not run.
+    """
     try:
-        content = _load(source)
+        return _load(source)
     except pickle.UnpicklingError as error:
         raise RdfaError(
-            f"{name}: is damaged, or holds other things than one tensor; nothing in it was run ({_short(error)})"
+            f"{name}: is damaged, or holds other things than {wanted}; nothing in it was run ({_short(error)})"
         ) from error
     except Exception as error:  # a damaged file can fail anywhere in torch's readers
         raise RdfaError(f"{name}: not a whole file of torch.save ({_short(error)})") from error
+
+
+def _read_torch(source: Path | bytes, size: int, name: str) -> NDArray[Any]:
+    content = unpickled(source, name, "one tensor")
     if not isinstance(content, torch.Tensor):
         raise RdfaError(f"{name}: must hold one tensor, not {type(content).__name__}: torch.save(features, path)")
     if content.layout != torch.strided or content.is_quantized:

@@ -11,14 +11,14 @@ from rdfa.data.feature_files import Timing, VideoFeatures, in_memory
 from rdfa.errors import RdfaError
 from rdfa.evaluation.detect import Candidates
 from rdfa.files import read_json
+from rdfa.identity import CHECKPOINT, PARAMS_YAML, RUN_JSON
 from rdfa.inference.passes import Passes, detect_video, refuse_unfit
 from rdfa.inference.spans import OVERLAP
 from rdfa.inference.timing import settle
-from rdfa.models.detector import Detector
+from rdfa.models.detector import Detector, build
 from rdfa.params import read_run
 from rdfa.schema import Run
-from rdfa.stages.detect import load_detector
-from rdfa.stages.opened import CHECKPOINT, PARAMS_YAML, RUN_JSON
+from rdfa.training.checkpoint import apply_weights, load_weights
 from rdfa.training.devices import choose_device
 
 UNNAMED = "action"
@@ -72,11 +72,14 @@ class TrainedDetector:
             overlap: share of a pass that the next one sees too.
 
         Raises:
-            RdfaError: features of another width or kind, a number that contradicts the training, or an unknown fps.
+            RdfaError: features of another width or kind, a number that contradicts the training, an unknown fps, or
+                scores that name none of the run's classes.
         """
         video = in_memory(features, self.run.features.dimension)
         given = Timing(fps=fps, stride=stride, window=window, duration=duration)
         passes = self.passes(steps, overlap)
+        if scores is not None:
+            self.refuse_scores("scores", scores)
         segments, confidence, labels = self.detect_video(video, given, scores, passes)
         names = self.names(scores is not None)
         return [
@@ -97,6 +100,11 @@ class TrainedDetector:
         found = detect_video(run, self.model, video, grid, duration, self.classes, scores, passes)
         order = (-found[1]).argsort(kind="stable")
         return found[0][order], found[1][order], found[2][order]
+
+    def refuse_scores(self, place: str, scores: Mapping[str, float]) -> None:
+        """Refuse external scores that cannot name a segment: none of them is of a class of the run."""
+        if self.run.detection.external_classes and not any(name in scores for name in self.classes):
+            raise RdfaError(f"{place}: none of the run's {len(self.classes)} classes has a score")
 
     def names(self, scored: bool) -> tuple[str, ...]:
         """Label index → name, in what is detected with or without external scores."""
@@ -140,6 +148,23 @@ def load(checkpoint: Path | str, *, device: str = "auto", classes: Sequence[str]
     run = run.model_copy(update={"runtime": run.runtime.model_copy(update={"device": device})})
     model = load_detector(run, folder).to(torch.device(choose_device(run)))
     return TrainedDetector(run=run, classes=names, model=model)
+
+
+def load_detector(run: Run, folder: Path) -> Detector:
+    """A trained run's network, with the weights that `detection.weights` names, in evaluation mode on the CPU.
+
+    Raises:
+        RdfaError: there is no checkpoint, it has no such weights, or they do not fit.
+    """
+    path = folder / CHECKPOINT
+    weights = load_weights(path)
+    prefix = f"{run.detection.weights}."
+    chosen = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    if not chosen:
+        raise RdfaError(f"{path}: holds no weights '{run.detection.weights}'; set detection.weights to 'averaged'")
+    model = build(run)
+    apply_weights(model, chosen, path)
+    return model.eval()
 
 
 def _classes(path: Path) -> tuple[str, ...]:

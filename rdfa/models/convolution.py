@@ -8,7 +8,7 @@ every other kind, so that there is no ReLU after the sum, and max-pooling halves
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rdfa.models.valid import valid_steps
+from rdfa.ops.selective_scan.layout import valid_steps
 from rdfa.schema import Convolution
 
 
@@ -31,6 +31,6 @@ class TwoConvolutions(nn.Module):
         """Mix the steps of a sequence: (B, T, C) to (B, T, C); see `mixers` for `lengths`."""
         hidden = F.relu(self.first(x.transpose(1, 2)))
         if lengths is not None:
-            hidden = hidden * valid_steps(lengths, x.shape[1]).unsqueeze(1)
+            hidden = hidden * valid_steps(lengths, x.shape[1])
         mixed: Tensor = self.second(hidden).transpose(1, 2)
         return mixed

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
-from rdfa.identity import paths, run_name
+from rdfa.identity import HISTORY, RUN_JSON, paths, run_name
 from rdfa.params import PARAMS, Composed, compose, leaves, read_yaml
 from rdfa.schema import Name, NotNegative, Run, Section
 
@@ -225,7 +225,7 @@ def curves_csv(entries: Sequence[Entry], root: Path) -> str:
     for entry in entries:
         for composed in entry.runs:
             run = composed.run
-            with (paths(run, root).folder / "history.csv").open(newline="") as file:
+            with (paths(run, root).folder / HISTORY).open(newline="") as file:
                 name = f"{run.dataset} {entry.row.shown} s{run.seed}"
                 columns[name] = {row["epoch"]: row["loss"] for row in csv.DictReader(file)}
     epochs = sorted({epoch for column in columns.values() for epoch in column}, key=float)
@@ -241,7 +241,7 @@ def _row(
 ) -> dict[str, Any]:
     run = entry.runs[0].run
     results = [_metrics(composed.run, root) for composed in entry.runs]
-    records = [read_json(paths(composed.run, root).folder / "run.json") for composed in entry.runs]
+    records = [read_json(paths(composed.run, root).folder / RUN_JSON) for composed in entry.runs]
     averages_found = _averages(entry, root)
     changes = (
         [own - other for own, other in zip(averages_found, _averages(against, root), strict=True)] if against else []

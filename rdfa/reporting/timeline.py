@@ -25,14 +25,25 @@ def write_timeline(path: Path, detections: Detections, durations: Sequence[float
         durations: seconds of each of `detections.videos`.
 
     Raises:
-        RdfaError: too many videos, or the file cannot be written.
+        RdfaError: see `refuse_timeline`, or the file cannot be written.
     """
-    if len(detections.videos) > MOST_PANELS:
-        raise RdfaError(f"{path}: a timeline shows up to {MOST_PANELS} videos, not {len(detections.videos)}")
+    refuse_timeline(path, len(detections.videos))
     with matplotlib.style.context(["default", STYLE]):
         figure = timeline_figure(detections, durations)
         with written_whole(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def refuse_timeline(path: Path, videos: int) -> None:
+    """Refuse a picture that will not be drawn, before the detections are made.
+
+    Raises:
+        RdfaError: another format, or too many videos.
+    """
+    if path.suffix != ".svg":
+        raise RdfaError(f"{path}: timelines are drawn as .svg")
+    if videos > MOST_PANELS:
+        raise RdfaError(f"{path}: a timeline shows up to {MOST_PANELS} videos, not {videos}")
 
 
 def timeline_figure(detections: Detections, durations: Sequence[float]) -> Figure:

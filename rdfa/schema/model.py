@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from rdfa.schema.section import NotNegative, NotNegativeFloat, Positive, PositiveFloat, Section
 
+Kernels = Annotated[tuple[Positive, ...], Field(min_length=1)]
+"""Widths of convolutions."""
+
 
 class Scan(Section):
     """What every selective scan has."""
@@ -105,9 +108,9 @@ class Stem(Section):
     dual: Literal["none", "temporal", "channel", "dual"]
     residual: Literal["input", "previous"]
     """What each iteration's output is added to: the stem's input (paper, released) or the previous iterate."""
-    temporal_kernels: tuple[Positive, ...]
+    temporal_kernels: Kernels
     """Widths of the block's convolutions; one where the kind is not s6."""
-    channel_kernels: tuple[Positive, ...]
+    channel_kernels: Kernels
     channel_input: Literal["stem_input", "temporal_output"]
     """What the channel path pools: temporal_output (paper) or the un-normalised stem input (released)."""
     channel_width: Positive
@@ -117,7 +120,7 @@ class Stem(Section):
 class Branch(Section):
     """The blocks between two pyramid levels."""
 
-    kernels: tuple[Positive, ...]
+    kernels: Kernels
     dual: Literal["none", "temporal", "channel", "dual"]
 
 
@@ -153,6 +156,11 @@ class Model(Section):
     """Probability that a residual path is dropped for a video in training."""
     path_scale: PositiveFloat
     """Initial value of the learned scale of each residual path."""
+
+    @property
+    def block_learns(self) -> bool:
+        """Whether every weight of the blocks gets a gradient: not so the convolutions, by the released backward."""
+        return not (isinstance(self.block, S6) and self.block.gradients == "official")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

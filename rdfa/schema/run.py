@@ -50,4 +50,9 @@ class Run(Section):
             )
         if self.detection.external_classes > self.num_classes:
             raise ValueError("detection.external_classes exceeds num_classes")
+        if self.detection.external_classes and self.source.kind in ("hapt", "own"):
+            raise ValueError(
+                f"detection.external_classes needs class scores of the videos, and source.kind {self.source.kind!r} "
+                "brings none: set it to 0"
+            )
         return self

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from rdfa.data.annotations import read_annotations
@@ -16,6 +15,7 @@ from rdfa.inference.passes import Passes
 from rdfa.inference.spans import OVERLAP
 from rdfa.inference.timing import settle, told
 from rdfa.inference.trained import TrainedDetector, load
+from rdfa.training.devices import set_arithmetic
 
 
 def detect_files_stage(
@@ -43,23 +43,23 @@ def detect_files_stage(
         RdfaError: any of the inputs does not fit; all are checked before the first video is detected, but for the
             features' values, which are checked as they are read.
     """
-    if timeline is not None and timeline.suffix != ".svg":
-        raise RdfaError(f"{timeline}: timelines are drawn as .svg")
     names = None if classes is None else read_annotations(classes, faulty="keep").classes
     detector = load(checkpoint, device=device, classes=names)
     passes = detector.passes(steps, OVERLAP if overlap is None else overlap)
     videos = open_features(features, detector.run.features.dimension)
     if given.duration is not None and len(videos) > 1:
         raise RdfaError(f"{features}: one --duration for {len(videos)} videos; store it with the features instead")
+    if timeline is not None:
+        from rdfa.reporting.timeline import refuse_timeline, write_timeline
+
+        refuse_timeline(timeline, len(videos))
     external = _external(detector, videos, scores)
     settled = [settle(detector.run, video, given) for video in videos]
-    torch.set_num_threads(detector.run.runtime.threads)
+    set_arithmetic(detector.run)
     rows = _rows(detector, videos, given, external, passes)
     found = collect_detections(rows, detector.names(external is not None))
     write_detections(out, found)
     if timeline is not None:
-        from rdfa.reporting.timeline import write_timeline
-
         write_timeline(timeline, found, [duration for _, duration, _ in settled])
     remarks = told(detector.run, [assumed for _, _, assumed in settled])
     if detector.run.detection.external_classes and external is None:
@@ -76,6 +76,8 @@ def _external(detector: TrainedDetector, videos: list[VideoFeatures], path: Path
     missing = sorted(video.video for video in videos if video.video not in scores)
     if missing:
         raise RdfaError(f"{path}: lacks {len(missing)} of {len(videos)} videos, the first {missing[0]!r}")
+    for video in videos:
+        detector.refuse_scores(f"{path}: video {video.video!r}", scores[video.video])
     return scores
 
 

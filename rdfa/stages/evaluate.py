@@ -3,15 +3,14 @@
 import csv
 from pathlib import Path
 
-from rdfa.data.annotations import read_annotations
 from rdfa.data.detections import read_detections
-from rdfa.data.folder import ANNOTATIONS
+from rdfa.errors import RdfaError
 from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.files import read_json, write_json
-from rdfa.identity import Paths, keys, paths, run_name
+from rdfa.identity import HISTORY, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
 from rdfa.params import flatten
 from rdfa.schema import Run
-from rdfa.stages.opened import HISTORY, PARAMS_YAML, RUN_JSON, is_planted, read_manifest, refuse_other_data
+from rdfa.stages.opened import ground_truth, is_planted, read_manifest, refuse_other_data
 from rdfa.stages.tags import tags
 from rdfa.tracking import Store, tolerated
 
@@ -20,9 +19,10 @@ def evaluate_stage(run: Run, root: Path, tracked: bool = True) -> Path:
     """Evaluate a run's detections; returns the path of the metrics."""
     where = paths(run, root)
     refuse_other_data(run, where, read_manifest(run, where))
-    truth = read_annotations(where.data / ANNOTATIONS, faulty="keep").subset(run.test_subset)
+    if not where.detections.exists():
+        raise RdfaError(f"{where.detections}: no such file; run: rdfa detect {run_name(run)}")
     detections = read_detections(where.detections)
-    result = mean_average_precision(truth, detections, run.evaluation.tious, run.evaluation.protocol)
+    result = mean_average_precision(ground_truth(run, where), detections, run.evaluation.tious, run.evaluation.protocol)
     about = {"run": where.folder.name, "data_set": run.dataset, "scale": run.scale, "planted_data": is_planted(run)}
     write_json(where.metrics, about | result.as_json())
     if tracked:

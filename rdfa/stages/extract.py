@@ -10,8 +10,8 @@ from tqdm import tqdm
 from rdfa.data.features import FeatureWriter
 from rdfa.errors import RdfaError
 from rdfa.files import sha256
+from rdfa.identity import PARAMS_YAML
 from rdfa.params import read_run
-from rdfa.stages.opened import PARAMS_YAML
 from rdfa.video.encoders import Encoder, find_encoder
 from rdfa.video.frames import Frame, VideoFile, clips, decoder, resample
 
@@ -51,6 +51,7 @@ def extract_stage(
         raise RdfaError("extract needs --stride and --window in frames, or --checkpoint with a run that has them")
     if stride < 1 or window < 1 or (fps is not None and not 0 < fps < np.inf):
         raise RdfaError(f"stride {stride}, window {window}, fps {fps}: all must be positive")
+    _refuse_names(videos)
     decoder()
     encode = find_encoder(encoder, weights, device)
     with FeatureWriter(out) as writer:
@@ -70,6 +71,17 @@ def extract_stage(
                 source=sha256(path),
             )
     return out
+
+
+def _refuse_names(videos: Sequence[Path]) -> None:
+    """Refuse files that are not there or share a name, before hours of work on the others are lost by it."""
+    seen: set[str] = set()
+    for path in videos:
+        if not path.is_file():
+            raise RdfaError(f"{path}: no such video file")
+        if path.stem in seen:
+            raise RdfaError(f"{path}: video {path.stem!r} is given twice")
+        seen.add(path.stem)
 
 
 class _Counted:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rdfa.data.fetch import fetch
 from rdfa.data.fill import Plan, as_bytes, plan
+from rdfa.data.sources.archive import local_archive
 from rdfa.data.sources.beside import asked_for
 from rdfa.errors import RdfaError
 from rdfa.identity import data_name, keys, paths
@@ -24,8 +25,7 @@ def outlook_stage(runs: list[Run], root: Path) -> str:
         if where.manifest.exists():
             lines.append(f"{data_name(run)}: is there ({where.manifest})")
         elif run.source.kind != "hub":
-            origin = run.source.archive.url if run.source.archive else "made here from its parameters"
-            lines.append(f"{data_name(run)}: to {where.data}\n  from  {origin}")
+            lines.append(f"{data_name(run)}: to {where.data}\n  from      {_origin(run)}")
         else:
             lines.append(f"{data_name(run)}: to {where.data}")
             try:
@@ -43,6 +43,15 @@ def outlook_stage(runs: list[Run], root: Path) -> str:
             f"{as_bytes(parts + sum(each.store for each in plans))}"
         )
     return "\n".join(lines) + "\n"
+
+
+def _origin(run: Run) -> str:
+    """Where the data of other sources than the Hub comes from."""
+    if run.source.own is not None:
+        return f"{run.source.own.annotations} and {run.source.own.features}"
+    if run.source.kind == "hapt" and run.source.archive is not None:
+        return f"{local_archive(run.source.archive, None) or run.source.archive.url}"
+    return "its parameters: planted here"
 
 
 def _features(run: Run, coming: Plan) -> list[str]:

@@ -7,7 +7,6 @@ plain values.
 """
 
 import math
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from torch import Tensor
 
 from rdfa.data.annotations import read_annotations
 from rdfa.data.folder import ANNOTATIONS
+from rdfa.data.tensors import unpickled
 from rdfa.errors import RdfaError
 from rdfa.files import sha256
-from rdfa.identity import paths
+from rdfa.identity import RUN_JSON, paths
 from rdfa.models.detector import build, count_parameters
 from rdfa.models.official import from_official, to_official
 from rdfa.params import Composed
-from rdfa.stages.opened import RUN_JSON
 from rdfa.stages.written import write_run
 
 _WEIGHTS = {"model": "plain", "model_ema": "averaged"}
@@ -91,20 +90,10 @@ def read_official(file: Path) -> dict[str, Any]:
     Raises:
         RdfaError: no such file, damaged, holding other objects, or without `model` and `model_ema`.
     """
-    try:
-        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise RdfaError(f"{file}: no such file") from error
-    except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line), "")
-        what = " ".join(reason.split())[:120] or "not a checkpoint"
-        raise RdfaError(
-            f"{file}: is damaged, or holds other things than tensors and plain values; nothing in it was run ({what})"
-        ) from error
-    except Exception as error:  # a damaged file can fail anywhere in torch's readers
-        what = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise RdfaError(f"{file}: not a whole checkpoint of PyTorch ({what})") from error
+    if not file.is_file():
+        raise RdfaError(f"{file}: no such file")
+    with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+        content = unpickled(file, str(file), "tensors and plain values")
     if not isinstance(content, dict):
         raise RdfaError(
             f"{file}: must hold a dictionary, as the official RDFA-S6 saves it, not {type(content).__name__}"

@@ -1,18 +1,16 @@
-"""What several stages need: a run's data set, opened and checked, and the names of a run's files."""
+"""What several stages need: a run's data set, opened and checked."""
 
 import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from rdfa.data.folder import DataFolder, open_folder
+from rdfa.data.annotations import Annotations, read_annotations
+from rdfa.data.folder import ANNOTATIONS, DataFolder, open_folder
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
-from rdfa.identity import Paths, run_name
+from rdfa.identity import RUN_JSON, Paths, run_name
 from rdfa.schema import Run
-
-CHECKPOINT, RUN_JSON, HISTORY = "checkpoint.safetensors", "run.json", "history.csv"
-PARAMS_YAML, LOG = "params.yaml", "log.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,11 @@ def open_data(run: Run, where: Paths) -> Data:
     manifest = read_manifest(run, where)
     refuse_other_data(run, where, manifest)
     return Data(**vars(open_folder(run, where.data)), manifest=manifest)
+
+
+def ground_truth(run: Run, where: Paths) -> Annotations:
+    """What detections are judged by: the test split as it is annotated, with the videos that lack features."""
+    return read_annotations(where.data / ANNOTATIONS, faulty="keep").subset(run.test_subset)
 
 
 def read_manifest(run: Run, where: Paths) -> dict[str, Any]:

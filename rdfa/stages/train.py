@@ -15,22 +15,11 @@ from rdfa.data.windows import TrainingWindows
 from rdfa.errors import RdfaError
 from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
-from rdfa.identity import Paths, keys, paths, run_name
+from rdfa.identity import CHECKPOINT, HISTORY, LOG, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
 from rdfa.models.detector import Detector, build, count_parameters
 from rdfa.params import Composed, flatten
 from rdfa.schema import Run
-from rdfa.stages.opened import (
-    CHECKPOINT,
-    HISTORY,
-    LOG,
-    PARAMS_YAML,
-    RUN_JSON,
-    Data,
-    data_digest,
-    open_data,
-    read_manifest,
-    refuse_other_data,
-)
+from rdfa.stages.opened import Data, data_digest, ground_truth, open_data, read_manifest, refuse_other_data
 from rdfa.stages.tags import tags
 from rdfa.stages.written import write_run
 from rdfa.tracking import Store, tolerated
@@ -72,7 +61,7 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
             where.state,
             processes,
             on_epoch=partial(_track_epoch, store, run_id),
-            test_map=_test_map(run, data) if run.training.test_looks_from is not None else None,
+            test_map=_test_map(run, where, data) if run.training.test_looks_from is not None else None,
         )
         with processes.together():
             if processes.first:
@@ -109,13 +98,13 @@ def _track_epoch(store: Store | None, run_id: str | None, row: dict[str, float])
             store.log_epoch(run_id, row)
 
 
-def _test_map(run: Run, data: Data) -> Callable[[Detector], float]:
-    """Average mAP on the test split, as a function of a detector (for `training.test_looks_from`)."""
-    truth = data.annotations.subset(run.test_subset)
+def _test_map(run: Run, where: Paths, data: Data) -> Callable[[Detector], float]:
+    """What `rdfa evaluate` would say of a detector, its average mAP (for `training.test_looks_from`)."""
+    truth, videos = ground_truth(run, where), data.annotations.subset(run.test_subset).videos
 
     def test_map(model: Detector) -> float:
         device = next(model.parameters()).device
-        found = detect(run, model, truth.videos, data.annotations.classes, data.store, data.scores, device)
+        found = detect(run, model, videos, data.annotations.classes, data.store, data.scores, device)
         return mean_average_precision(truth, found, run.evaluation.tious, run.evaluation.protocol).average
 
     return test_map

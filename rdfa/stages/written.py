@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from rdfa.files import write_json, write_text
-from rdfa.identity import keys, run_name
+from rdfa.identity import CHECKPOINT, HISTORY, LOG, PARAMS_YAML, RUN_JSON, keys, run_name
 from rdfa.params import Composed, resolved_yaml
 from rdfa.provenance import provenance
-from rdfa.stages.opened import CHECKPOINT, HISTORY, LOG, PARAMS_YAML, RUN_JSON, is_planted
+from rdfa.stages.opened import is_planted
 from rdfa.training.checkpoint import save_weights
 
 

@@ -37,9 +37,11 @@ def set_arithmetic(run: Run, tfloat32: bool = False) -> None:
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun
     torch.set_num_threads(max(1, run.runtime.threads // here))
     torch.set_float32_matmul_precision("high" if tfloat32 else "highest")
+    torch.backends.cudnn.allow_tf32 = (
+        tfloat32  # the older switches throughout: torch refuses to mix them with the newer
+    )
     if choose_device(run).type == "cpu":
         logger.info("float32 products: %s", use_fastest_exact_products())
-    torch.backends.cudnn.allow_tf32 = tfloat32
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs 5 % and hides what it should find
 

@@ -117,7 +117,7 @@ class _Loop:
         with self.processes.together():
             counters = self._resume()
         with self.processes.exchange():
-            self.forward = self.processes.wrapped(self.model)
+            self.forward = self.processes.wrapped(self.model, all_learn=self.run.model.block_learns)
         if self.run.training.compile:
             self.forward = compiled(self.forward)
         self.started = self.saved = time.monotonic()

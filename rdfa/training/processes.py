@@ -52,13 +52,17 @@ class Processes:
         size = len(batch) // self.count
         return list(batch[self.rank * size : (self.rank + 1) * size])
 
-    def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over the processes at the end of each backward pass."""
+    def wrapped(self, model: nn.Module, all_learn: bool) -> nn.Module:
+        """The model with gradients averaged over the processes at the end of each backward pass.
+
+        Args:
+            all_learn: whether every weight gets a gradient; else those that do are looked for in each step.
+        """
         if self.count == 1:
             return model
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices)
+        return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=not all_learn)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Element-wise sum over the processes, in float64.

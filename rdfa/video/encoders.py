@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rdfa.errors import RdfaError
@@ -31,6 +32,8 @@ def find_encoder(name: str, weights: Path | None, device: str) -> Encoder:
         RdfaError: there is no such encoder, or it cannot be loaded.
     """
     if name == OURS:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise RdfaError("--device is 'cuda', but torch finds no CUDA device; see `rdfa doctor`")
         from rdfa.video.videomae import VideoMAE
 
         return VideoMAE(weights, device)

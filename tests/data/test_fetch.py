@@ -261,6 +261,8 @@ def test_by_hand_with_unfit_external_scores_is_refused(tmp_path: Path) -> None:
     some = next(name for name in scores if database[name]["subset"] == run.test_subset)
     (place / "external_scores.json").write_text(json.dumps(scores | {some: {"no_such_class": 0.5}}))
     assert "classes that the annotations do not know: no_such_class" in refusal(run, place)
+    (place / "external_scores.json").write_text(json.dumps(scores | {some: {}}))
+    assert f"1 of 3 test videos have no scores: {some}" in refusal(run, place)
     del scores[some]
     (place / "external_scores.json").write_text(json.dumps(scores))
     assert f"1 of 3 test videos have no scores: {some}" in refusal(run, place)

@@ -214,7 +214,27 @@ def test_a_changed_file_stops_every_stage_until_it_is_accepted(
     assert main(["fetch", "mine"]) == 0
     (fetched,) = Path("data/mine").glob("manifest-*")
     assert read_json(fetched)["files"] != manifest["files"]
-    assert "no such file" in refused("evaluate", RUN, *TINY), "the old detections are not those of the new files"
+    missing = refused("evaluate", RUN, *TINY)
+    assert "no such file; run: rdfa detect mine" in missing, "the old detections are not those of the new files"
+
+
+def test_a_dry_run_names_the_files_that_the_data_comes_from(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labels(Path("labels.csv"), recordings())
+    write_features(Path("features"), recordings(), "npy")
+    assert main(describe(Path("features"), *GRID)) == 0
+    assert main(["fetch", "mine", "thumos14-sample", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "mine: to data/mine\n  from      labels.csv and features\n" in told
+    assert "thumos14-sample: to data/thumos14-sample\n  from      its parameters: planted here\n" in told
+    assert not Path("data").exists()
+
+
+def test_external_class_scores_are_refused_before_anything_is_done(place: Path, refused: Callable[..., str]) -> None:
+    write_labels(Path("labels.csv"), recordings())
+    write_features(Path("features"), recordings(), "npy")
+    assert main(describe(Path("features"), *GRID)) == 0
+    said = refused("fetch", "mine", "--set=detection.external_classes=1")
+    assert "source.kind 'own' brings none: set it to 0" in said
 
 
 def test_files_that_are_touched_moved_or_gone_change_nothing(place: Path, refused: Callable[..., str]) -> None:

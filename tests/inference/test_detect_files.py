@@ -56,6 +56,8 @@ def test_a_copied_folder_finds_what_the_run_finds_on_its_test_split(
     (folder,) = (trained / "results" / "runs").glob(f"{name}-*")
     shutil.copytree(folder, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
+    # As a process of its own finds it: the command chooses the same arithmetic as `rdfa detect RUN` did above.
+    torch.backends.mkldnn.matmul.fp32_precision = "none"
     data = trained / "data" / f"{name.split('-')[0]}-sample"
     # ActivityNet's videos are stretched to one pass and named by external scores; THUMOS-14's are longer than one.
     scores, one_pass = ["--scores", str(data / "external_scores.json")], ["--steps", "4096"]
@@ -136,6 +138,18 @@ def store(**attributes: float) -> None:
         file["v"].attrs.update(attributes)
 
 
+def elsewhere() -> None:
+    Path("secret").write_bytes(bytes(40 * 24 * 4))
+    with h5py.File("x.h5", "w") as file:
+        file.create_dataset("v", (40, 24), "f4", external=[("secret", 0, 40 * 24 * 4)])
+
+
+def of_the_file() -> None:
+    with h5py.File("x.h5", "w") as file:
+        file["v"] = noise(40)
+        file.attrs["stride"] = 16
+
+
 def not_finite() -> None:
     features = noise(300)
     features[202, 7] = np.nan
@@ -162,6 +176,8 @@ def not_finite() -> None:
         (lambda: store(stride=16), "x.h5", "video 'v': stride is 16, the run was trained on 32"),
         (lambda: store(fps=25), "x.h5", "fps is 25, the run was trained on 30"),
         (lambda: store(window=-1), "x.h5", "attribute window is -1"),
+        (of_the_file, "x.h5", "stride is 16, the run was trained on 32"),
+        (elsewhere, "x.h5", "its values lie in another file"),
         (lambda: Path("x.csv").write_text("1,2"), "x.csv", "features are read from .npy, .pt"),
         (lambda: None, "nowhere.npy", "nowhere.npy: no such file or folder"),
         (lambda: Path("empty").mkdir(), "empty", "no feature files in this folder"),
@@ -185,13 +201,18 @@ def test_options_that_contradict_are_refused_in_one_line(work: Path, capsys: pyt
     assert "uses no external scores" in refused(capsys, "--features", "v.npy", "--scores", "x.json")
     assert "multiple of the coarsest stride" in refused(capsys, "--features", "v.npy", "--steps", "7")
     Path("two").mkdir()
+    Path("many").mkdir()
+    for number in range(21):
+        shutil.copy("v.npy", f"many/{number}.npy")
+    assert "up to 20 videos, not 21" in refused(capsys, "--features", "many", "--timeline", "x.svg")
     for name in ("two/a.npy", "two/b.npy"):
         shutil.copy("v.npy", name)
     assert "one --duration for 2 videos" in refused(capsys, "--features", "two", "--duration", "9")
     torch.save(torch.ones(9, 24), "two/a.pt")
     assert "'a' is in two/a.npy too" in refused(capsys, "--features", "two")
-    for wrong in (["--features", "v.npy", "--set", "seed=1"], [], [THUMOS, "--features", "v.npy"]):
+    for wrong in (["--features", "v.npy", "--set", "seed=1"], []):
         assert "detect takes a RUN, or --checkpoint and --features" in refused(capsys, *wrong)
+    assert "detect takes a RUN, or --checkpoint and what else is for files" in refused(capsys, THUMOS)
 
 
 def test_an_unknown_frame_rate_must_be_given(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,6 +257,11 @@ def test_without_external_scores_segments_are_actions_and_the_command_says_so(
     Path("detections.json").unlink()
     message = refused(capsys, "--checkpoint", str(folder), "--features", "v.npy", "--scores", "scores.json")
     assert "lacks 1 of 1 videos, the first 'v'" in message
+    Path("scores.json").write_text('{"v": {"a": 1}}')
+    message = refused(capsys, "--checkpoint", str(folder), "--features", "v.npy", "--scores", "scores.json")
+    assert "scores.json: video 'v': none of the run's 200 classes has a score" in message
+    with pytest.raises(RdfaError, match="none of the run's 200 classes has a score"):
+        detector.detect(noise(90), scores={"a": 1.0})
 
 
 def test_a_long_stretched_video_is_not_read_whole(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

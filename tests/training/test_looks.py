@@ -1,20 +1,23 @@
 """Looks at the test split: a second number from the same training, which they do not change."""
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import pytest
 
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import paths
-from rdfa.params import Composed
+from rdfa.params import Composed, compose
 from rdfa.reporting.tables import BEST_OF_TEST_NOTE, Entry, Row, rows_of, to_csv, to_markdown
 from rdfa.stages.detect import detect_stage
 from rdfa.stages.evaluate import evaluate_stage
 from rdfa.stages.fetch import fetch_stage
 from rdfa.stages.train import train_stage
+from tests.conftest import ROOT, TINY
 
 LOOKING = ("training.test_looks_from=1", "training.learning_rate=0.03")  # so fast that the first epoch is the best
 ROW = Row(dataset="thumos14", model="rdfa", variant="released")
@@ -49,6 +52,30 @@ def test_one_training_gives_the_last_epochs_number_and_the_best_of_the_looks(tin
     assert [row["selection"] for row in rows] == ["last (epoch 3)", "selected on test, best of 3 (epoch 1)"]
     assert "best of test" in to_csv(rows).splitlines()[0]
     assert BEST_OF_TEST_NOTE in to_markdown("Both", rows)
+
+
+def test_a_look_judges_by_the_videos_without_features_too_as_the_evaluation_does(tiny: Tiny, tmp_path: Path) -> None:
+    planted = tiny().run
+    fetch_stage(planted, tmp_path, None)
+    downloaded = tmp_path / "data" / "thumos14"
+    shutil.copytree(paths(planted, tmp_path).data, downloaded)
+    next(downloaded.glob("manifest-*.json")).unlink()
+    with h5py.File(downloaded / "features.h5", "r+") as file:
+        del file["Test"][max(file["Test"])]
+    known = ("source.hub.annotations.sha256=null", "source.hub.missing_at_most=0.5", "runtime.workers=0")
+    small = [setting for setting in TINY if not setting.startswith("source.sample.")]
+    composed = compose(
+        dataset="thumos14",
+        model="rdfa",
+        variant="paper",
+        scale="full",
+        overrides=(*small, *LOOKING, *known, "model.path_scale=0.1"),
+        folder=ROOT / "params",
+    )
+    headline = evaluated(composed, tmp_path)
+    assert headline > 0
+    with (paths(composed.run, tmp_path).folder / "history.csv").open(newline="") as file:
+        assert float(list(csv.DictReader(file))[-1]["test_mAP"]) == pytest.approx(headline, rel=1e-9)
 
 
 def test_a_run_that_did_not_look_has_no_such_number(tiny: Tiny, tmp_path: Path) -> None:

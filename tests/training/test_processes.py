@@ -89,12 +89,15 @@ def check_same_training(composed: Composed, alone: Path, shared: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["paper", "released"])
-def test_two_processes_train_as_one_does(tiny: Tiny, tmp_path: Path, variant: str) -> None:
-    composed, shared = tiny(variant=variant, overrides=SHARED), tmp_path / "shared"
+@pytest.mark.parametrize(
+    ("variant", "more"), [("paper", ()), ("released", ()), ("released", ("model.block.gradients=official",))]
+)
+def test_two_processes_train_as_one_does(tiny: Tiny, tmp_path: Path, variant: str, more: tuple[str, ...]) -> None:
+    settings = (*SHARED, *more)
+    composed, shared = tiny(variant=variant, overrides=settings), tmp_path / "shared"
     trained_alone(composed, tmp_path / "alone")
     fetch_stage(composed.run, shared, None)
-    status, said = finished(torchrun(shared, variant, SHARED))
+    status, said = finished(torchrun(shared, variant, settings))
     assert status == 0, said
     assert said.count("results/runs/") == 1
     check_same_training(composed, tmp_path / "alone", shared)

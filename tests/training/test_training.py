@@ -20,8 +20,9 @@ from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
 from rdfa.files import read_json, write_json
 from rdfa.identity import paths
+from rdfa.inference.trained import load_detector
 from rdfa.params import Composed
-from rdfa.stages.detect import detect_stage, load_detector
+from rdfa.stages.detect import detect_stage
 from rdfa.stages.evaluate import evaluate_stage
 from rdfa.stages.fetch import fetch_stage
 from rdfa.stages.opened import open_data

@@ -16,6 +16,8 @@ import torch
 
 from rdfa.cli import main
 from rdfa.data.features import FeatureStore
+from rdfa.errors import RdfaError
+from rdfa.video.encoders import find_encoder
 from rdfa.video.frames import clips, resample
 
 GRID = ["--stride", "4", "--window", "8"]
@@ -140,6 +142,22 @@ def test_mistakes_with_videos_are_told_in_one_line(plugin: str, capsys: pytest.C
     assert "--weights is for the encoder 'videomae'" in refused(capsys, "a.mkv", *given, "--weights", "x")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RdfaError, match="torch finds no CUDA device"):
+        find_encoder("videomae", tmp_path, "cuda")
+
+
+def test_a_name_given_twice_is_refused_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other").mkdir()
+    for name in ("a.mkv", "other/a.mkv"):
+        Path(name).write_text("no video")
+    assert "other/a.mkv: video 'a' is given twice" in refused(capsys, "a.mkv", "other/a.mkv", "--encoder", "any", *GRID)
+
+
 @pytest.mark.parametrize(
     ("encoder", "words"),
     [
@@ -185,6 +203,7 @@ def test_a_missing_extra_is_told_with_the_command(
     if package == "transformers":
         pytest.importorskip("av", reason="needs PyAV: pip install 'rdfa[video]'")
     encoder = "videomae" if package == "transformers" else plugin
+    Path("a.mkv").write_text("never decoded")
     assert "pip install 'rdfa[video]'" in refused(capsys, "a.mkv", "--encoder", encoder, *GRID)
 
 

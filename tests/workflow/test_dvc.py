@@ -3,11 +3,27 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rdfa.files import read_json
+from rdfa.reporting.tables import read_table
+from tests.conftest import ROOT
 from tests.workflow.conftest import ROWS, Clone, clone_project, small_table
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("clone")]
+
+
+def test_the_stage_knows_every_parameter_file_and_curve_of_its_table() -> None:
+    written = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    entries = read_table("table1", folder=ROOT / "params")[1]
+    runs = [composed for entry in entries for composed in entry.runs]
+    read = {Path(origin) for composed in runs for origin in composed.origins.values() if origin.endswith(".yaml")}
+    always = {"params/published.yaml", "params/tables/table1.yaml"}
+    known = {name for file in written["stages"]["table1"]["params"] for name in file}
+    assert known == {path.relative_to(ROOT).as_posix() for path in read} | always
+    (curves,) = [plot["training loss"]["y"] for plot in written["plots"] if "training loss" in plot]
+    shown = [f"{c.run.dataset} {entry.row.shown} s{c.run.seed}" for entry in entries for c in entry.runs]
+    assert curves == {"results/table1-curves.csv": shown}
 
 
 def test_repro_after_snakemake_runs_no_job_and_a_second_repro_not_even_snakemake(clone: Clone) -> None:

@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 
 from rdfa.data.annotations import Annotations, Video, read_annotations, write_annotations
 from rdfa.data.annotations_csv import Draft, read_csv
-from rdfa.data.features import Attributes, FeatureWriter
+from rdfa.data.features import NAMED, Attributes, FeatureWriter
 from rdfa.data.sources.own_digest import content_digest
 from rdfa.data.sources.own_files import Files, as_steps, open_files, steps_of, told
 from rdfa.errors import RdfaError
 from rdfa.schema import Own, Run
-
-NAMED = 5
-"""How many videos a message names before it only counts."""
 
 
 def write_own(run: Run, folder: Path) -> None:

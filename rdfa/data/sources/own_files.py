@@ -7,17 +7,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from rdfa.data.hdf5_arrays import DAMAGE, arrays_by_video, said
+from rdfa.data.hdf5_arrays import ENDINGS as HDF5
 from rdfa.data.sources.own_digest import listed
 from rdfa.data.tensors import SUFFIXES, read_tensor
 from rdfa.errors import RdfaError
 
 Layout = Literal["TC", "CT"]
-HDF5 = (".h5", ".hdf5")
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what h5py raises on damaged files
 
 
 class FeatureFolder:
@@ -42,21 +41,14 @@ class FeatureFolder:
 
 
 class FeatureFile:
-    """One HDF5 file with an array per video, in whatever groups; rdfa's own store is such a file."""
+    """One HDF5 file with an array per video (rdfa.data.hdf5_arrays)."""
 
     suffix = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._arrays: dict[str, h5py.Dataset] = {}
-        try:
-            self._file = h5py.File(path, "r", locking="best-effort")
-            self._file.visititems(self._add)  # hard links only: a link to another file is not followed
-        except FileNotFoundError as error:
-            raise RdfaError(f"{path}: no such file") from error
-        except _DAMAGE as error:
-            raise self._damaged(error) from error
-        self.videos = tuple(sorted(self._arrays))
+        self._arrays = arrays_by_video(path)
+        self.videos = tuple(self._arrays)
 
     def array(self, video: str) -> Any:
         """The stored array; its values are read when they are asked for."""
@@ -68,23 +60,7 @@ class FeatureFile:
 
     def attributes(self, video: str) -> Mapping[str, Any]:
         """What the array says of itself, else the file."""
-        try:
-            return dict(self._file.attrs) | dict(self._arrays[video].attrs)
-        except _DAMAGE as error:
-            raise self._damaged(error) from error
-
-    def _add(self, name: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset):
-            return
-        if item.external or item.is_virtual:
-            raise RdfaError(f"{self.path}: {name}: its values lie in another file; copy them into this one")
-        video = name.rpartition("/")[2]
-        if video in self._arrays:
-            raise RdfaError(f"{self.path}: two arrays are called {video!r}: {self._arrays[video].name} and /{name}")
-        self._arrays[video] = item
-
-    def _damaged(self, error: BaseException) -> RdfaError:
-        return RdfaError(f"{self.path}: not a whole HDF5 file ({' '.join(str(error).split())[:120]})")
+        return said(self.path, self._arrays[video])
 
 
 Files = FeatureFolder | FeatureFile
@@ -169,7 +145,7 @@ def as_steps(files: Files, video: str, layout: Layout) -> NDArray[np.floating]:
     steps_of(files, video, layout)
     try:
         array = np.asarray(files.array(video)[...])
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise RdfaError(f"{files.place(video)}: cannot be read ({' '.join(str(error).split())[:120]})") from error
     if array.dtype.kind != "f":
         raise RdfaError(f"{files.place(video)}: holds {array.dtype}, not floating-point numbers")
