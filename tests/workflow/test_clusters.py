@@ -64,6 +64,10 @@ def test_a_training_on_several_gpus_is_started_by_torchrun_and_nothing_else_is(f
 
 
 def test_a_training_that_is_preempted_is_retried_and_ends_as_if_it_never_was(fresh: Clone, tmp_path: Path) -> None:
+    table = fresh.root / "params" / "tables" / "table1.yaml"
+    longer = table.read_text().replace("epochs: 3", "epochs: 20")  # else it may end before the signal comes
+    assert longer != table.read_text()
+    table.write_text(longer)
     (entry,) = read_table("table1", folder=fresh.root / "params")[1]
     (composed,) = entry.runs
     fetch_stage(composed.run, tmp_path, None)
@@ -77,9 +81,11 @@ def test_a_training_that_is_preempted_is_retried_and_ends_as_if_it_never_was(fre
         text=True,
     )
     checkpoints = fresh.root / "checkpoints"
+    while not (found := trainings_under(process.pid)) and process.poll() is None:
+        time.sleep(0.1)
     while not list(checkpoints.glob("*.safetensors")) and process.poll() is None:
         time.sleep(0.01)
-    os.kill(training_under(process.pid), signal.SIGTERM)
+    os.kill(found[0], signal.SIGTERM)
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
     assert "Trying to restart" in said
@@ -89,8 +95,8 @@ def test_a_training_that_is_preempted_is_retried_and_ends_as_if_it_never_was(fre
         assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes()
 
 
-def training_under(snakemake: int) -> int:
-    """Id of the process that trains below a Snakemake process."""
+def trainings_under(snakemake: int) -> list[int]:
+    """Ids of the processes that train below a Snakemake process."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()]
     parents = {int(pid): int(parent) for pid, parent, _ in rows}
@@ -98,8 +104,7 @@ def training_under(snakemake: int) -> int:
     def below(pid: int) -> bool:
         return pid == snakemake or (pid in parents and below(parents[pid]))
 
-    (found,) = [int(pid) for pid, _, args in rows if re.search(r"python\S* \S*rdfa train ", args) and below(int(pid))]
-    return found
+    return [int(pid) for pid, _, args in rows if re.search(r"python\S* \S*rdfa train ", args) and below(int(pid))]
 
 
 def test_a_job_on_kubernetes_runs_in_the_clone_with_the_resources_of_its_rule(fresh: Clone, tmp_path: Path) -> None:
