@@ -97,7 +97,7 @@ def test_a_training_that_is_preempted_is_retried_and_ends_as_if_it_never_was(fre
 
 def trainings_under(snakemake: int) -> list[int]:
     """Ids of the processes that train below a Snakemake process."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()]
     parents = {int(pid): int(parent) for pid, parent, _ in rows}
 
