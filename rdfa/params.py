@@ -9,10 +9,13 @@ set for a scale under `scales:`; these come after that data set's or scale's own
 more special ones, and may hold `variants:` in turn.
 """
 
+import copy
 import difflib
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +51,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             reach the environment and would hide where a value comes from.
     """
     try:
-        loaded = OmegaConf.load(path)
-        value: Any = OmegaConf.to_container(loaded, resolve=False)
+        value = copy.deepcopy(_parsed(path, path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise RdfaError(f"{path}: no such file{_choices(path)}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
@@ -60,6 +62,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if isinstance(leaf, str) and "${" in leaf:
             raise RdfaError(f"{path}: {key}: interpolations are not allowed in parameter files ({leaf!r})")
     return dict(value)
+
+
+@cache
+def _parsed(path: Path, text: str) -> Any:
+    """A file's content, parsed once per process: the runs of a table share their files."""
+    file = io.StringIO(text)
+    file.name = str(path)  # for the parser's messages
+    return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters put together; later layers win."""
+    into: dict[str, Any] = {}
+    for values in layers:
+        _merge(into, values, {}, "")
+    return into
 
 
 def compose(
@@ -86,11 +104,11 @@ def compose(
     """
     for kind, name in (("datasets", dataset), ("models", model), ("scales", scale)):
         _check_name(kind, name, folder)
-    merged: dict[str, Any] = {}
+    values_set: dict[str, Any] = {}
     origins: dict[str, str] = {}
 
     def apply(values: Mapping[str, Any], origin: str) -> None:
-        _merge(merged, values, origins, origin)
+        _merge(values_set, values, origins, origin)
 
     model_path = folder / "models" / f"{model}.yaml"
     dataset_path = folder / "datasets" / f"{dataset}.yaml"
@@ -119,7 +137,7 @@ def compose(
         apply(changed, "command line")
     identity = {"dataset": dataset, "model_name": model, "variant": variant, "scale": scale, "seed": seed}
     apply(identity, "the run's name")
-    return Composed(run=_validated(merged, origins), origins=origins)
+    return Composed(run=_validated(values_set, origins), origins=origins)
 
 
 def resolved_yaml(composed: Composed) -> str:

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import HISTORY, RUN_JSON, paths, run_name
-from rdfa.params import PARAMS, Composed, compose, leaves, read_yaml
+from rdfa.params import PARAMS, Composed, compose, leaves, merged, read_yaml
 from rdfa.schema import Name, NotNegative, Run, Section
 
 SAMPLE_NOTE = (
@@ -112,7 +112,7 @@ def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tu
     for number, written in enumerate(table.rows, 1):
         if written.scales is not None and scale not in written.scales:
             continue
-        row = written.model_copy(update={"params": _merged(table.params, written.params)})
+        row = written.model_copy(update={"params": merged(table.params, written.params)})
         runs = tuple(
             compose(
                 dataset=row.dataset,
@@ -242,10 +242,11 @@ def _row(
     run = entry.runs[0].run
     results = [_metrics(composed.run, root) for composed in entry.runs]
     records = [read_json(paths(composed.run, root).folder / RUN_JSON) for composed in entry.runs]
-    averages_found = _averages(entry, root)
-    changes = (
-        [own - other for own, other in zip(averages_found, _averages(against, root), strict=True)] if against else []
-    )
+    averages_found = _averages(results)
+    changes: list[float] = []
+    if against is not None:
+        others = _averages([_metrics(composed.run, root) for composed in against.runs])
+        changes = [own - other for own, other in zip(averages_found, others, strict=True)]
     average = statistics.fmean(averages_found)
     paper = _published(run, published)
     row: dict[str, Any] = {
@@ -277,9 +278,9 @@ def _row(
     return row
 
 
-def _averages(entry: Entry, root: Path) -> list[float]:
+def _averages(results: Sequence[Mapping[str, Any]]) -> list[float]:
     """Average mAP of each of a row's runs, in per cent."""
-    return [100 * _metrics(composed.run, root)["average_mAP"] for composed in entry.runs]
+    return [100 * result["average_mAP"] for result in results]
 
 
 def _spread(values: Sequence[float]) -> float | None:
@@ -321,12 +322,6 @@ def _published(run: Run, published: Mapping[str, Any]) -> float | None:
     result = entry.get("results", {}).get(run.dataset, {})
     features = result.get("run_features", result.get("features"))
     return result.get("average") if features == run.features.encoder else None
-
-
-def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested parameters, those of `own` over those of `common`."""
-    both = {key: _merged(common[key], own[key]) for key in common.keys() & own.keys() if isinstance(own[key], Mapping)}
-    return {**common, **own, **both}
 
 
 def _cell(value: Any) -> str:

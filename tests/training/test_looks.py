@@ -13,28 +13,19 @@ from rdfa.files import read_json
 from rdfa.identity import paths
 from rdfa.params import Composed, compose
 from rdfa.reporting.tables import BEST_OF_TEST_NOTE, Entry, Row, rows_of, to_csv, to_markdown
-from rdfa.stages.detect import detect_stage
-from rdfa.stages.evaluate import evaluate_stage
 from rdfa.stages.fetch import fetch_stage
-from rdfa.stages.train import train_stage
 from tests.conftest import ROOT, TINY
+from tests.training.test_training import average_map
 
 LOOKING = ("training.test_looks_from=1", "training.learning_rate=0.03")  # so fast that the first epoch is the best
 ROW = Row(dataset="thumos14", model="rdfa", variant="released")
 Tiny = Callable[..., Composed]
 
 
-def evaluated(composed: Composed, root: Path) -> float:
-    fetch_stage(composed.run, root, None)
-    train_stage(composed, root, tracked=False)
-    detect_stage(composed.run, root)
-    return float(read_json(evaluate_stage(composed.run, root, tracked=False))["average_mAP"])
-
-
 def test_one_training_gives_the_last_epochs_number_and_the_best_of_the_looks(tiny: Tiny, tmp_path: Path) -> None:
     last = tiny(variant="released", overrides=LOOKING)
     best = tiny(variant="released", overrides=(*LOOKING, "detection.weights=best_test"))
-    headline, selected = evaluated(last, tmp_path), evaluated(best, tmp_path)
+    headline, selected = average_map(last, tmp_path), average_map(best, tmp_path)
     folder = paths(last.run, tmp_path).folder
     assert paths(best.run, tmp_path).folder == folder
     with (folder / "history.csv").open(newline="") as file:
@@ -72,7 +63,7 @@ def test_a_look_judges_by_the_videos_without_features_too_as_the_evaluation_does
         overrides=(*small, *LOOKING, *known, "model.path_scale=0.1"),
         folder=ROOT / "params",
     )
-    headline = evaluated(composed, tmp_path)
+    headline = average_map(composed, tmp_path)
     assert headline > 0
     with (paths(composed.run, tmp_path).folder / "history.csv").open(newline="") as file:
         assert float(list(csv.DictReader(file))[-1]["test_mAP"]) == pytest.approx(headline, rel=1e-9)
@@ -80,7 +71,7 @@ def test_a_look_judges_by_the_videos_without_features_too_as_the_evaluation_does
 
 def test_a_run_that_did_not_look_has_no_such_number(tiny: Tiny, tmp_path: Path) -> None:
     composed = tiny()
-    evaluated(composed, tmp_path)
+    average_map(composed, tmp_path)
     assert read_json(paths(composed.run, tmp_path).folder / "run.json")["test_looks"] is None
     (row,) = rows_of([Entry(row=ROW, runs=(composed,))], tmp_path, {})
     assert (row["best of test"], row["test looks"], row["selection"]) == (None, None, "last (epoch 3)")
