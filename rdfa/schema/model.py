@@ -158,8 +158,13 @@ class Model(Section):
     """Initial value of the learned scale of each residual path."""
 
     @property
-    def block_learns(self) -> bool:
-        """Whether every weight of the blocks gets a gradient: not so the convolutions, by the released backward."""
+    def coarsest(self) -> int:
+        """Stride of the coarsest level: the length of what the detector sees is a multiple of it."""
+        return int(2 ** (len(self.regression_ranges) - 1))
+
+    @property
+    def all_learn(self) -> bool:
+        """Whether every weight gets a gradient: not so the blocks' convolutions, by the released backward."""
         return not (isinstance(self.block, S6) and self.block.gradients == "official")
 
     @model_validator(mode="after")

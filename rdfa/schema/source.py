@@ -204,5 +204,15 @@ class Windows(Section):
     """Stretch every video to `max_length` by linear interpolation (ActivityNet)."""
     crop_ratio: tuple[PositiveFloat, PositiveFloat] | None
     """Random crops of videos that fit keep a share of their length from this range."""
+    overlap: Annotated[float, Field(ge=0, lt=1)] | None
+    """Videos are cut into windows of `max_length` of which this share is seen by the next one too, in training and in
+    detection, where all windows' segments together are a video's. null: training crops each video at random once per
+    epoch, and detection sees it whole."""
     min_kept: Fraction
-    """An instance cut by a crop counts if at least this share of it is inside."""
+    """An instance cut by a crop or window counts if at least this share of it is inside."""
+
+    @model_validator(mode="after")
+    def _stretched_or_cut(self) -> Self:
+        if self.resample and self.overlap is not None:
+            raise ValueError("windows.overlap means nothing with windows.resample true (one window): set it to null")
+        return self

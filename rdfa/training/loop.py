@@ -17,22 +17,20 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from rdfa.data.windows import Batch, EpochSampler, TrainingWindows, collate
 from rdfa.errors import RdfaError
-from rdfa.models.detector import Detector, build, take_share
-from rdfa.models.pyramid import pyramid_points
+from rdfa.models.detector import build, take_share
 from rdfa.schema import Run
 from rdfa.training.averaging import AveragedWeights
 from rdfa.training.checkpoint import State, load_state, save_state
+from rdfa.training.criterion import criterion
 from rdfa.training.devices import choose_device, compiled, set_arithmetic
-from rdfa.training.losses import Losses, Normalizer, detection_losses
 from rdfa.training.processes import ALONE, Processes
 from rdfa.training.schedule import learning_rate, optimizer
-from rdfa.training.targets import assign
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +38,7 @@ SAVE_EVERY_SECONDS = 600.0
 """A long epoch is saved in between, so that a crash costs at most this much."""
 
 History = list[dict[str, float]]
-"""One row per epoch: epoch, step, loss, classification, regression, positives, learning_rate; test_mAP after a look."""
+"""One row per epoch: epoch, step, loss and its terms by name, positives, learning_rate; test_mAP after a look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +60,7 @@ def train(
     state_path: Path,
     processes: Processes = ALONE,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
-    test_map: Callable[[Detector], float] | None = None,
+    test_map: Callable[[nn.Module], float] | None = None,
 ) -> Trained:
     """Train a run's detector, going on from `state_path` if an earlier call was interrupted.
 
@@ -91,7 +89,7 @@ class _Loop:
         state_path: Path,
         processes: Processes,
         on_epoch: Callable[[dict[str, float]], None],
-        test_map: Callable[[Detector], float] | None,
+        test_map: Callable[[nn.Module], float] | None,
     ) -> None:
         set_arithmetic(run, tfloat32=run.training.precision == "tfloat32")
         self.run, self.windows, self.state_path, self.processes = run, windows, state_path, processes
@@ -100,7 +98,7 @@ class _Loop:
         self.model = build(run).to(self.device)
         take_share(self.model, processes.rank, processes.count)
         self.optimizer = optimizer(self.model, run.training)
-        self.normalizer = Normalizer(run.training.loss)
+        self.criterion = criterion(run)
         precision, cuda = run.training.precision, self.device.type == "cuda"
         if precision == "float16" and not cuda:
             raise RdfaError("training.precision 'float16' needs CUDA; on a CPU use 'float32' or 'bfloat16'")
@@ -117,7 +115,7 @@ class _Loop:
         with self.processes.together():
             counters = self._resume()
         with self.processes.exchange():
-            self.forward = self.processes.wrapped(self.model, all_learn=self.run.model.block_learns)
+            self.forward = self.processes.wrapped(self.model, all_learn=self.run.model.all_learn)
         if self.run.training.compile:
             self.forward = compiled(self.forward)
         self.started = self.saved = time.monotonic()
@@ -141,7 +139,7 @@ class _Loop:
     def _resume(self) -> dict[str, Any]:
         if load_state(self.state_path, self.state):
             logger.info("resumed from %s at step %d", self.state_path, self.state.counters["step"])
-            self.normalizer.value = self.state.counters["normalizer"]
+            self.criterion.carried = self.state.counters["carried"]
             self.scaler.load_state_dict(self.state.counters["scaler"])
         if self.processes.first:
             for row in self.state.counters["history"]:
@@ -159,8 +157,8 @@ class _Loop:
             with self.processes.exchange():
                 rate, values = self._step(counters["step"], batch)
             counters["step"] += 1
-            for name, value in zip(_SUMMED, values, strict=True):
-                counters["sums"][name] += value
+            for name, value in values.items():
+                counters["sums"][name] = counters["sums"].get(name, 0.0) + value
             bar.update()
             mean = counters["sums"]["loss"] / done
             bar.set_postfix_str(f"epoch {epoch + 1}/{self.run.training.epochs} loss {mean:.3f}")
@@ -181,14 +179,14 @@ class _Loop:
         first_look = self.run.training.test_looks_from
         if self.processes.first and self.test_map is not None and first_look is not None and epoch + 1 >= first_look:
             row["test_mAP"] = self._look(self.test_map)
-        counters["sums"] = dict.fromkeys(_SUMMED, 0.0)
+        counters["sums"] = {}
         counters["history"].append(row)
         logger.info("  ".join(f"{name} {value:.6g}" for name, value in row.items()))
         self._save()
         if self.processes.first:
             self.on_epoch(row)
 
-    def _look(self, test_map: Callable[[Detector], float]) -> float:
+    def _look(self, test_map: Callable[[nn.Module], float]) -> float:
         """Average mAP on the test split of the averaged weights; keeps a copy of them if they are the best so far."""
         weights = self.state.average.weights
         candidate = build(self.run).to(self.device).eval()
@@ -208,19 +206,21 @@ class _Loop:
             pin_memory=self.device.type == "cuda",
         )
 
-    def _step(self, step: int, batch: Batch) -> tuple[float, list[float]]:
-        """One optimiser step; returns its learning rate and what `_SUMMED` names, of the whole batch."""
+    def _step(self, step: int, batch: Batch) -> tuple[float, dict[str, float]]:
+        """One optimiser step; returns its learning rate, and the losses and positives of the whole batch by name."""
         torch.manual_seed(_step_seed(self.run.seed, step))
         rate = learning_rate(step, self.steps_per_epoch, self.run.training)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses = self._losses(batch)
-        own = (losses.total.item(), losses.classification.item(), losses.regression.item())
-        values = self.processes.sum(own)
-        if not math.isfinite(values[0]):
+        with self.autocast():
+            output = self.forward(*(part.to(self.device, non_blocking=True) for part in (batch.features, batch.mask)))
+        losses = self.criterion(output, batch, self.processes.sum)
+        own = {"loss": losses.total} | losses.terms
+        values = dict(zip(own, self.processes.sum([value.item() for value in own.values()]), strict=True))
+        if not math.isfinite(values["loss"]):
             videos = ", ".join(self.processes.gathered([window.video for window in batch.windows]))
             raise RdfaError(
-                f"the loss became {values[0]} at step {step} on the videos {videos}; "
+                f"the loss became {values['loss']} at step {step} on the videos {videos}; "
                 "look at their features (`NaN`, huge values) or lower training.learning_rate"
             )
         self.optimizer.zero_grad(set_to_none=True)
@@ -232,24 +232,7 @@ class _Loop:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.state.average.update(self.model)
-        return rate, [*values, float(losses.positives)]
-
-    def _losses(self, batch: Batch) -> Losses:
-        levels = pyramid_points(batch.features.shape[2], self.run.model.regression_ranges)
-        points, radius, classes = torch.cat(levels), self.run.training.center_radius, self.run.head_classes
-        targets = [assign(points, window.segments, window.labels, classes, radius) for window in batch.windows]
-        class_targets = torch.stack([target[0] for target in targets]).to(self.device)
-        offset_targets = torch.stack([target[1] for target in targets]).to(self.device)
-        features = batch.features.to(self.device, non_blocking=True)
-        mask = batch.mask.to(self.device, non_blocking=True)
-        with self.autocast():
-            predictions = self.forward(features, mask)
-        return detection_losses(
-            predictions, class_targets, offset_targets, self.normalizer, self.run.training.loss, self._of_batch
-        )
-
-    def _of_batch(self, positives: int) -> int:
-        return int(self.processes.sum([positives])[0])
+        return rate, values | {"positives": float(losses.positives)}
 
     def _seconds(self) -> float:
         return float(self.before + time.monotonic() - self.started)
@@ -258,17 +241,13 @@ class _Loop:
         self.saved = time.monotonic()
         if not self.processes.first:
             return
-        changing = {"normalizer": self.normalizer.value, "scaler": self.scaler.state_dict(), "seconds": self._seconds()}
+        changing = {"carried": self.criterion.carried, "scaler": self.scaler.state_dict(), "seconds": self._seconds()}
         self.state.counters |= changing
         save_state(self.state_path, self.state)
 
 
-_SUMMED = ("loss", "classification", "regression", "positives")
-
-
 def _fresh_counters() -> dict[str, Any]:
-    sums = dict.fromkeys(_SUMMED, 0.0)
-    return {"step": 0, "seconds": 0.0, "sums": sums, "history": []}
+    return {"step": 0, "seconds": 0.0, "sums": {}, "history": []}
 
 
 def _step_seed(seed: int, step: int) -> int:

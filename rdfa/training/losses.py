@@ -23,6 +23,11 @@ class Losses:
     positives: int
     """Of the whole batch."""
 
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """What the total is made of, by the names of the history's columns."""
+        return {"classification": self.classification, "regression": self.regression}
+
 
 class Normalizer:
     """What the summed losses are divided by.
