@@ -7,6 +7,10 @@ Any of these files may refine itself for a variant under `variants:`, applied ri
 A model may refine itself for a data set under `datasets:` and for a scale under `scales:`, a data
 set for a scale under `scales:`; these come after that data set's or scale's own file, being the
 more special ones, and may hold `variants:` in turn.
+
+A model or a data set may start from another one, named by `extends:`: it comes right after it everywhere. A model may
+have sections to itself (`alone: [model, training]`): what the files of data sets and scales say in these is about the
+other models and is passed over; what the model says for a data set or a scale is not.
 """
 
 import copy
@@ -31,7 +35,7 @@ PARAMS = Path("params")
 """Folder of the parameter files, relative to the working directory: the root of a checkout."""
 
 _KINDS = ("datasets", "models", "scales", "tables")
-_REFINEMENTS = ("variants", "scales", "datasets")
+_NOT_PARAMETERS = ("variants", "scales", "datasets", "extends", "alone")
 _IDENTITY = ("dataset", "model_name", "variant", "scale", "seed")
 
 
@@ -110,23 +114,8 @@ def compose(
     def apply(values: Mapping[str, Any], origin: str) -> None:
         _merge(values_set, values, origins, origin)
 
-    model_path = folder / "models" / f"{model}.yaml"
-    dataset_path = folder / "datasets" / f"{dataset}.yaml"
-    scale_path = folder / "scales" / f"{scale}.yaml"
     apply(read_yaml(folder / "defaults.yaml"), str(folder / "defaults.yaml"))
-    model_values = read_yaml(model_path)
-    if variant not in model_values.get("variants", {}):
-        known = ", ".join(model_values.get("variants", {})) or "none"
-        raise RdfaError(f"{model_path}: no variant {variant!r}; it has: {known}")
-    dataset_values, scale_values = read_yaml(dataset_path), read_yaml(scale_path)
-    for values, path in (
-        (model_values, model_path),
-        (dataset_values, dataset_path),
-        (_refinement(model_values, "datasets", dataset, model_path), model_path),
-        (scale_values, scale_path),
-        (_refinement(model_values, "scales", scale, model_path), model_path),
-        (_refinement(dataset_values, "scales", scale, dataset_path), dataset_path),
-    ):
+    for values, path in _layers(dataset, model, variant, scale, folder):
         apply(_plain(values), str(path))
         apply(_refinement(values, "variants", variant, path), str(path))
     apply(row or {}, row_origin)
@@ -224,7 +213,7 @@ def _sections(section: Any, name: str) -> list[Any]:
 
 
 def _kinds(section: Any) -> tuple[str, ...]:
-    field = section.model_fields.get("kind")
+    field = section.model_fields.get("kind") or section.model_fields.get("family")
     return getattr(field.annotation, "__args__", ()) if field else ()
 
 
@@ -241,8 +230,60 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any], origins: dict[str, s
             origins[dotted] = origin
 
 
+Layer = tuple[dict[str, Any], Path]
+"""Parameters and the file that they are from."""
+
+
+def _layers(dataset: str, model: str, variant: str, scale: str, folder: Path) -> Iterator[Layer]:
+    """What model, data set and scale say, later wins; variants stand in each layer."""
+    models, datasets = _with_bases("models", model, folder), _with_bases("datasets", dataset, folder)
+    own, own_path = models[model]
+    if variant not in own.get("variants", {}):
+        known = ", ".join(own.get("variants", {})) or "none"
+        raise RdfaError(f"{own_path}: no variant {variant!r}; it has: {known}")
+    alone = tuple(part for values, _ in models.values() for part in values.get("alone", ()))
+
+    def of_models(kind: str, name: str) -> Iterator[Layer]:
+        yield from ((_refinement(values, kind, name, path), path) for values, path in models.values())
+
+    def of_others(values: dict[str, Any], path: Path) -> Layer:
+        kept = {key: value for key, value in values.items() if key not in alone}
+        own = _refinement(values, "variants", variant, path)
+        return kept | {"variants": {variant: {key: own[key] for key in own.keys() - set(alone)}}}, path
+
+    for name, (values, path) in models.items():  # a model's variants are its own
+        yield values if name == model else {**values, "variants": {}}, path
+    yield from (of_others(*layer) for layer in datasets.values())
+    for name in datasets:
+        yield from of_models("datasets", name)
+    scale_path = folder / "scales" / f"{scale}.yaml"
+    yield of_others(read_yaml(scale_path), scale_path)
+    yield from of_models("scales", scale)
+    yield from (of_others(_refinement(values, "scales", scale, path), path) for values, path in datasets.values())
+    for name in datasets:
+        yield from ((_refinement(values, "scales", scale, path), path) for values, path in of_models("datasets", name))
+
+
+def _with_bases(kind: str, name: str, folder: Path) -> dict[str, Layer]:
+    """A model's or data set's file after those that it extends, by name."""
+    found: dict[str, Layer] = {}
+    following: str | None = name
+    while following is not None:
+        path = folder / kind / f"{following}.yaml"
+        if following in found:
+            raise RdfaError(f"{path}: extends itself")
+        found[following] = read_yaml(path), path
+        base = found[following][0].get("extends")
+        if base is not None:
+            if not isinstance(base, str):
+                raise RdfaError(f"{path}: extends: must be the name of one of the {kind}, not {base!r}")
+            _check_name(kind, base, folder)
+        following = base
+    return dict(reversed(found.items()))
+
+
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in _REFINEMENTS}
+    return {key: value for key, value in values.items() if key not in _NOT_PARAMETERS}
 
 
 def _refinement(values: Mapping[str, Any], kind: str, name: str, path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler
 
 from rdfa.data.annotations import Video
 from rdfa.data.features import FeatureStore
+from rdfa.data.spans import Span, spans
 from rdfa.errors import RdfaError
 from rdfa.schema import Run
 
@@ -86,24 +87,31 @@ class _Windows(Dataset[Window]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def whole(self, index: int) -> Window:
-        """A whole video, thinned or resampled as the run's parameters ask."""
-        video = self.videos[index]
-        attributes = self.store.attributes(video.name)
-        features = torch.from_numpy(self.store.read(video.name)).T
-        keep, stride, window = self.run.features.keep_every, float(attributes.stride), float(attributes.window)
-        features, stride = features[:, ::keep], stride * keep
+    def placed(self, index: int) -> tuple[int, Grid]:
+        """Steps of a whole video, and where they are, without reading it."""
+        name, keep = self.videos[index].name, self.run.features.keep_every
+        attributes, steps = self.store.attributes(name), -(-self.store.shape(name)[0] // keep)
+        stride, window = float(attributes.stride) * keep, float(attributes.window)
         if self.run.windows.resample:
             length = self.run.windows.max_length
-            stride = ((features.shape[1] - 1) * stride + window) / length
-            window = stride
-            features = F.interpolate(features[None], size=length, mode="linear", align_corners=False)[0]
-        grid = Grid(stride=stride, window=window, fps=attributes.fps)
-        segments = torch.from_numpy(grid.to_steps(video.segments)).float().reshape(-1, 2)
+            stride = window = ((steps - 1) * stride + window) / length
+            steps = length
+        return steps, Grid(stride=stride, window=window, fps=attributes.fps)
+
+    def segments(self, index: int, grid: Grid) -> Tensor:
+        """The instances of a video, (M, 2) float32 in steps of its grid."""
+        return torch.from_numpy(grid.to_steps(self.videos[index].segments)).float().reshape(-1, 2)
+
+    def whole(self, index: int) -> Window:
+        """A whole video, thinned or resampled as the run's parameters ask."""
+        video, (steps, grid) = self.videos[index], self.placed(index)
+        features = torch.from_numpy(self.store.read(video.name)).T[:, :: self.run.features.keep_every]
+        if self.run.windows.resample:
+            features = F.interpolate(features[None], size=steps, mode="linear", align_corners=False)[0]
         return Window(
             video=video.name,
             features=features,
-            segments=segments,
+            segments=self.segments(index, grid),
             labels=self.labels[index].long(),
             grid=grid,
             duration=video.duration,
@@ -120,18 +128,49 @@ class TestWindows(_Windows):
 
 
 class TrainingWindows(_Windows):
-    """Random crops of the training videos that have instances; which crop depends on seed, epoch and video alone."""
+    """Windows of the training videos that have instances: random crops, which depend on seed, epoch and video alone, or
+    with `windows.overlap` all of those that hold an instance."""
 
     def __init__(self, run: Run, videos: Sequence[Video], classes: Sequence[str], store: FeatureStore) -> None:
         annotated = [video for video in videos if len(video.segments)]
-        if not annotated:
-            raise RdfaError(f"subset {run.train_subset!r} of {run.dataset} has no annotated instance to train on")
         super().__init__(run, annotated, classes, store)
+        self.spans: list[tuple[int, Span | None]] = [(index, None) for index in range(len(annotated))]
+        if run.windows.overlap is not None:
+            self.spans = [(index, span) for index, _ in self.spans for span in self._with_instance(index)]
+        if not self.spans:
+            raise RdfaError(f"subset {run.train_subset!r} of {run.dataset} has no annotated instance to train on")
+
+    def __len__(self) -> int:
+        return len(self.spans)
 
     def __getitem__(self, item: tuple[int, int]) -> Window:
-        epoch, index = item
-        generator = np.random.default_rng([self.run.seed, epoch, index])
-        return crop(self.whole(index), self.run, generator)
+        epoch, number = item
+        index, span = self.spans[number]
+        if span is None:
+            return crop(self.whole(index), self.run, np.random.default_rng([self.run.seed, epoch, index]))
+        return part(self.whole(index), span, self.run.windows.min_kept)
+
+    def _with_instance(self, index: int) -> list[Span]:
+        steps, grid = self.placed(index)
+        segments, min_kept = self.segments(index, grid), self.run.windows.min_kept
+        plan = passes(steps, self.run)
+        return [each for each in plan if _cut(segments, each.start, each.stop - each.start, min_kept)[1].any()]
+
+
+def passes(steps: int, run: Run) -> list[Span]:
+    """What a detector sees of a video of `steps` steps, in order: all of it, or windows that overlap."""
+    if run.windows.overlap is None:
+        return [Span(0, steps, 0, steps)]
+    return spans(steps, run.windows.max_length, run.windows.overlap, run.model.coarsest)
+
+
+def part(window: Window, span: Span, min_kept: float) -> Window:
+    """What a pass sees of a whole video, with the instances of which at least `min_kept` is inside."""
+    length = span.stop - span.start
+    if length == window.features.shape[1]:
+        return window
+    segments, inside = _cut(window.segments, span.start, length, min_kept)
+    return _part(window, span.start, length, segments, inside)
 
 
 def crop(window: Window, run: Run, generator: np.random.Generator) -> Window:
@@ -195,13 +234,10 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
 
 def collate(windows: list[Window], run: Run) -> Batch:
-    """Pad windows to one length: a multiple of the coarsest stride, and at least `max_length` where padding leaks
-    into the result (the released code pads so). A share of a batch is thus padded as the batch would be, or with less
-    of what reaches nothing."""
-    coarsest = 2 ** (len(run.model.regression_ranges) - 1)
-    longest = max(window.features.shape[1] for window in windows)
-    if run.model.padding == "leaky":
-        longest = max(longest, run.windows.max_length)
+    """Pad windows to one length: a multiple of the coarsest stride, and at least what the run asks for. A share of a
+    batch is thus padded as the batch would be, or with less of what reaches nothing."""
+    coarsest = run.model.coarsest
+    longest = max(run.least_length, *(window.features.shape[1] for window in windows))
     length = -(-longest // coarsest) * coarsest
     features = torch.zeros(len(windows), windows[0].features.shape[0], length)
     mask = torch.zeros(len(windows), length, dtype=torch.bool)

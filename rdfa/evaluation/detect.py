@@ -1,12 +1,15 @@
-"""Detection: a trained detector over the test split to scored, labelled segments in seconds."""
+"""Detection: a trained detector over the test split to scored, labelled segments in seconds.
+
+A video is seen in one or several passes (`rdfa.data.windows.passes`); what they find goes through one suppression.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -14,20 +17,23 @@ from rdfa.data.annotations import Video
 from rdfa.data.detections import Detections
 from rdfa.data.features import FeatureStore
 from rdfa.data.scores import Scores
-from rdfa.data.windows import Batch, Grid, TestWindows, Window, collate
+from rdfa.data.spans import Span
+from rdfa.data.windows import Grid, TestWindows, Window, collate, part, passes
 from rdfa.errors import RdfaError
-from rdfa.models.detector import Detector, Predictions
+from rdfa.models.detector import Predictions
 from rdfa.models.pyramid import pyramid_points
 from rdfa.ops.nms import nms
-from rdfa.schema import Detection, Run
+from rdfa.schema import Detection, ProposalModel, Run
 
 Candidates = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.int64]]
 """Segments (n, 2), scores (n,), class indices (n,)."""
+UNNAMED = "action"
+"""The label where an external classifier must name the class, and there is none."""
 
 
 def detect(
     run: Run,
-    model: Detector,
+    model: nn.Module,
     videos: Sequence[Video],
     classes: Sequence[str],
     store: FeatureStore,
@@ -44,19 +50,45 @@ def detect(
         RdfaError: a video has no external score although the run needs them.
     """
     windows = TestWindows(run, videos, classes, store)
-    loader: DataLoader[Batch] = DataLoader(
-        windows,  # type: ignore[arg-type]
-        batch_size=1,
-        collate_fn=partial(collate, run=run),
-        num_workers=run.runtime.workers,
-    )
+    loader: DataLoader[Window] = DataLoader(windows, batch_size=None, num_workers=run.runtime.workers)
     model.eval()
     found: list[Candidates] = []
-    with torch.inference_mode():
-        for batch in tqdm(loader, desc="detect", unit="video", disable=None, dynamic_ncols=True):
-            predictions = model(batch.features.to(device), batch.mask.to(device))
-            found.append(_in_video(run, batch.windows[0], predictions, classes, scores))
-    return _columns([video.name for video in videos], found, classes)
+    for video in tqdm(loader, desc="detect", unit="video", disable=None, dynamic_ncols=True):
+        plan = passes(video.features.shape[1], run)
+        seen = [candidates(run, model, part(video, span, 0.0), span, device) for span in plan]
+        found.append(_named(run, video, together(seen), classes, scores))
+    labels = classes if run.names_classes or run.detection.external_classes else (UNNAMED,)
+    return _columns([video.name for video in videos], found, labels)
+
+
+@torch.inference_mode()
+def candidates(run: Run, model: nn.Module, window: Window, span: Span, device: torch.device) -> Candidates:
+    """What one pass of a detector finds in its part of a video, in steps of the video."""
+    batch = collate([window], run)
+    output: Any = model(batch.features.to(device), batch.mask.to(device))
+    if isinstance(run.model, ProposalModel):
+        from rdfa.evaluation.proposal_decode import decode_proposals
+
+        segments, scores, labels = decode_proposals(output, run.model.score, run.detection)
+    else:
+        points = pyramid_points(output.logits[0].shape[1], run.model.regression_ranges)
+        segments, scores, labels = decode(_in_core(output, points, span), points, run.detection)
+    return segments.astype(np.float64) + span.start if span.start else segments, scores, labels
+
+
+def _in_core(output: Predictions, points: Sequence[Tensor], span: Span) -> Predictions:
+    """Predictions of the points in a pass's core only, so that none counts twice."""
+    masks = []
+    for mask, level in zip(output.masks, points, strict=True):
+        position = level[:, 0] + span.start
+        masks.append(mask & ((position >= span.core_start) & (position < span.core_stop)).to(mask.device))
+    return output._replace(masks=tuple(masks))
+
+
+def together(found: Sequence[Candidates]) -> Candidates:
+    """The candidates of a video's passes."""
+    segments, scores, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return segments, scores, labels
 
 
 def decode(predictions: Predictions, points: Iterable[Tensor], params: Detection) -> Candidates:
@@ -122,11 +154,9 @@ def finish(
     return seconds, confidence, labels
 
 
-def _in_video(
-    run: Run, window: Window, predictions: Predictions, classes: Sequence[str], scores: Scores | None
+def _named(
+    run: Run, window: Window, candidates: Candidates, classes: Sequence[str], scores: Scores | None
 ) -> Candidates:
-    points = pyramid_points(predictions.logits[0].shape[1], run.model.regression_ranges)
-    candidates = decode(predictions, points, run.detection)
     if run.detection.external_classes and (scores is None or window.video not in scores):
         raise RdfaError(f"external classification scores lack the video {window.video!r}; see docs/data.md")
     own = scores[window.video] if scores and run.detection.external_classes else None

@@ -1,7 +1,7 @@
 """The detector over one video of any length, in memory that does not depend on the length.
 
 A video that fits into one pass goes the way of `rdfa.evaluation.detect`. A longer one is read and detected pass by
-pass (`rdfa.inference.spans`); of each pass only the pyramid points in its core give candidates, so that no point counts
+pass (`rdfa.data.spans`); of each pass only the pyramid points in its core give candidates, so that no point counts
 twice and none is lost, and one suppression over all of them makes the video's detections.
 """
 
@@ -11,17 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdfa.data.feature_files import VideoFeatures
-from rdfa.data.windows import Grid, Window, collate
+from rdfa.data.spans import OVERLAP, Span, spans
+from rdfa.data.windows import Grid, Window
 from rdfa.errors import RdfaError
-from rdfa.evaluation.detect import Candidates, decode, finish
-from rdfa.inference.spans import OVERLAP, Span, spans
-from rdfa.models.detector import Detector, Predictions
-from rdfa.models.pyramid import pyramid_points
-from rdfa.schema import Run
+from rdfa.evaluation.detect import Candidates, candidates, finish, together
+from rdfa.schema import ProposalModel, Run
 
 WHOLE_BYTES = 1 << 28
 """Videos that are resampled are read whole up to this size, as in training; of larger ones only what is needed."""
@@ -39,7 +37,7 @@ class Passes:
 
 def detect_video(
     run: Run,
-    model: Detector,
+    model: nn.Module,
     video: VideoFeatures,
     grid: Grid,
     duration: float,
@@ -62,34 +60,14 @@ def detect_video(
         plan, read = spans(run.windows.max_length, run.windows.max_length, 0, 1), iter([features])
     else:
         total = -(-video.shape[0] // keep)
-        coarsest = 2 ** (len(run.model.regression_ranges) - 1)
-        plan = spans(total, passes.length, passes.overlap, coarsest)
+        plan = spans(total, passes.length, passes.overlap, run.model.coarsest)
         grid = Grid(stride=grid.stride * keep, window=grid.window, fps=grid.fps)
         read = _stretches(video, plan, keep)
-    with torch.inference_mode():
-        for span, part in zip(plan, read, strict=True):
-            batch = collate([_window(video, part, grid, duration)], run)
-            predictions = model(batch.features.to(device), batch.mask.to(device))
-            found.append(_candidates(run, predictions, span))
-    segments, confidence, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    for span, part in zip(plan, read, strict=True):
+        found.append(candidates(run, model, _window(video, part, grid, duration), span, device))
     limit = run.detection.max_segments * len(plan)
     longer = run.model_copy(update={"detection": run.detection.model_copy(update={"max_segments": limit})})
-    return finish(longer, (segments, confidence, labels), grid, duration, classes, scores)
-
-
-def _candidates(run: Run, predictions: Predictions, span: Span) -> Candidates:
-    """What the points in the core of a pass say, in steps of the video."""
-    points = pyramid_points(predictions.logits[0].shape[1], run.model.regression_ranges)
-    masks = tuple(
-        mask & _in_core(level, span).to(mask.device) for mask, level in zip(predictions.masks, points, strict=True)
-    )
-    segments, scores, labels = decode(predictions._replace(masks=masks), points, run.detection)
-    return segments.astype(np.float64) + span.start if span.start else segments, scores, labels
-
-
-def _in_core(points: Tensor, span: Span) -> Tensor:
-    position = points[:, 0] + span.start
-    return (position >= span.core_start) & (position < span.core_stop)
+    return finish(longer, together(found), grid, duration, classes, scores)
 
 
 def _stretches(video: VideoFeatures, plan: Sequence[Span], keep: int) -> Iterator[Tensor]:
@@ -143,9 +121,11 @@ def refuse_unfit(run: Run, passes: Passes) -> None:
     Raises:
         RdfaError: names the number that cannot be.
     """
-    coarsest = 2 ** (len(run.model.regression_ranges) - 1)
-    spans(1, passes.length, passes.overlap, coarsest)
-    if run.windows.resample and passes.length != run.windows.max_length:
-        raise RdfaError(
-            f"steps per pass: this run stretches every video to {run.windows.max_length} steps and sees it in one pass"
-        )
+    spans(1, passes.length, passes.overlap, run.model.coarsest)
+    length = run.windows.max_length
+    if passes.length == length:
+        return
+    if run.windows.resample:
+        raise RdfaError(f"steps per pass: this run stretches every video to {length} steps and sees it in one pass")
+    if isinstance(run.model, ProposalModel):
+        raise RdfaError(f"steps per pass: this run's detector sees windows of {length} steps and no others")

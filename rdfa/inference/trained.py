@@ -6,23 +6,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from rdfa.data.feature_files import Timing, VideoFeatures, in_memory
 from rdfa.errors import RdfaError
-from rdfa.evaluation.detect import Candidates
+from rdfa.data.spans import OVERLAP
+from rdfa.evaluation.detect import UNNAMED, Candidates
 from rdfa.files import read_json
 from rdfa.identity import CHECKPOINT, PARAMS_YAML, RUN_JSON
 from rdfa.inference.passes import Passes, detect_video, refuse_unfit
-from rdfa.inference.spans import OVERLAP
 from rdfa.inference.timing import settle
-from rdfa.models.detector import Detector, build
+from rdfa.models.detector import build
 from rdfa.params import read_run
 from rdfa.schema import Run
 from rdfa.training.checkpoint import apply_weights, load_weights
 from rdfa.training.devices import choose_device
-
-UNNAMED = "action"
-"""The label where an external classifier must name the class, and there is none."""
 
 
 class Segment(NamedTuple):
@@ -44,7 +42,7 @@ class TrainedDetector:
     """Its parameters."""
     classes: tuple[str, ...]
     """Class index → name."""
-    model: Detector
+    model: nn.Module
     """The network, in evaluation mode, on its device."""
 
     def detect(
@@ -108,7 +106,7 @@ class TrainedDetector:
 
     def names(self, scored: bool) -> tuple[str, ...]:
         """Label index → name, in what is detected with or without external scores."""
-        return (UNNAMED,) if self.run.detection.external_classes and not scored else self.classes
+        return self.classes if self.run.names_classes or scored else (UNNAMED,)
 
     def passes(self, steps: int | None = None, overlap: float = OVERLAP) -> Passes:
         """How long videos are cut; refuses what cannot be, naming the number."""
@@ -150,7 +148,7 @@ def load(checkpoint: Path | str, *, device: str = "auto", classes: Sequence[str]
     return TrainedDetector(run=run, classes=names, model=model)
 
 
-def load_detector(run: Run, folder: Path) -> Detector:
+def load_detector(run: Run, folder: Path) -> nn.Module:
     """A trained run's network, with the weights that `detection.weights` names, in evaluation mode on the CPU.
 
     Raises:

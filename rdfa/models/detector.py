@@ -1,4 +1,4 @@
-"""The detector: backbone, neck and heads, built from parameters alone."""
+"""The detector: backbone, neck and heads, built from parameters alone; and how any family's detector is built."""
 
 import hashlib
 from typing import NamedTuple
@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rdfa.models.backbone import AffineDropPath, Backbone, StemBlock
+from rdfa.models.backbone import Backbone, StemBlock
 from rdfa.models.heads import ClassHead, Neck, OffsetHead
-from rdfa.schema import Model, Run
+from rdfa.schema import Model, ProposalModel, Run
 
 
 class Predictions(NamedTuple):
@@ -47,14 +47,23 @@ class Detector(nn.Module):
         )
 
 
-def build(run: Run) -> Detector:
+def network(run: Run) -> nn.Module:
+    """The detector of a run's family, with whatever weights its modules draw."""
+    if isinstance(run.model, ProposalModel):
+        from rdfa.models.proposals.detector import ProposalDetector
+
+        return ProposalDetector(run.features.dimension, run.model)
+    return Detector(run.features.dimension, run.head_classes, run.model)
+
+
+def build(run: Run) -> nn.Module:
     """The detector of a run, initialised from the run's seed.
 
     Each module draws from a generator of its own, seeded by the run's seed and the module's name: runs that differ in
     one module start from the same weights in all others, so that ablations are paired.
     """
     with torch.random.fork_rng(devices=[]):
-        model = Detector(run.features.dimension, run.head_classes, run.model)
+        model = network(run)
         for name, module in reversed(list(model.named_modules())):  # parts first: their owners have the last word
             if callable(reset := getattr(module, "reset_parameters", None)):
                 torch.manual_seed(_module_seed(run.seed, name))
@@ -71,10 +80,11 @@ def _module_seed(seed: int, name: str) -> int:
 
 
 def take_share(model: nn.Module, part: int, parts: int) -> None:
-    """Tell a model which of `parts` equal parts of every batch it sees, so that its random draws are the batch's."""
-    for path in model.modules():
-        if isinstance(path, AffineDropPath):
-            path.share = (part, parts)
+    """Tell the modules of a model that draw at random (those with a `share`) which of `parts` equal parts of every batch
+    they see, so that their draws are the batch's."""
+    for module in model.modules():
+        if hasattr(module, "share"):
+            module.share = (part, parts)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -35,11 +35,33 @@ class Detection(Section):
     """Top classes of the video-level classifier that each segment is given; 0: the head classifies."""
 
 
+class Recall(Section):
+    """AR@AN: recall over an average number of segments per video, averaged over tIoUs (ActivityNet's proposal task)."""
+
+    tious: Annotated[tuple[Fraction, ...], Field(min_length=1)]
+    numbers: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    """AN."""
+
+
+class Sensitivity(Section):
+    """Average-mAP_N by a characteristic of the instances (DETAD's diagnosis)."""
+
+    characteristic: Literal["coverage", "length", "instances"]
+    bins: Literal["activitynet", "thumos14", "quantiles"]
+    """DETAD's edges for a data set, or five bins with about as many instances each."""
+
+
 class Evaluation(Section):
     """How detections are judged."""
 
     protocol: Literal["activitynet", "thumos14"]
     tious: Annotated[tuple[Fraction, ...], Field(min_length=1)]
+    agnostic: bool
+    """Labels do not count: every instance and every detection is an "action"."""
+    recall: Recall | None
+    """Average recall of the segments, whatever their labels, beside the mAP."""
+    sensitivity: Sensitivity | None
+    """How the normalised mAP depends on the kind of instance, beside the mAP."""
 
 
 class Runtime(Section):

@@ -191,6 +191,16 @@ class ProposalModel(Section):
     """What ranks a segment: start x end x classification x regression (BMN), or the latter two alone (G-TAD, RCL)."""
     proposal_loss: ProposalLoss
 
+    @property
+    def coarsest(self) -> int:
+        """As of a pyramid of one level."""
+        return 1
+
+    @property
+    def all_learn(self) -> bool:
+        """Whether every weight gets a gradient."""
+        return True
+
     @model_validator(mode="after")
     def _graph_is_there(self) -> Self:
         users = {

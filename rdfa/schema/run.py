@@ -1,11 +1,12 @@
 """Everything that a run reads."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from rdfa.schema.inference import Detection, Evaluation, Runtime
 from rdfa.schema.model import Model
+from rdfa.schema.proposal_model import ProposalModel
 from rdfa.schema.section import Name, NotNegative, Positive, Section
 from rdfa.schema.source import Features, Source, Windows
 from rdfa.schema.training import Training
@@ -26,24 +27,55 @@ class Run(Section):
     source: Source
     features: Features
     windows: Windows
-    model: Model
+    model: Annotated[Model | ProposalModel, Field(discriminator="family")]
     training: Training
     detection: Detection
     evaluation: Evaluation
     runtime: Runtime
 
     @property
+    def names_classes(self) -> bool:
+        """Whether the detector itself tells classes apart; else it finds actions, which an external classifier names."""
+        return isinstance(self.model, Model) and not self.detection.external_classes
+
+    @property
     def head_classes(self) -> int:
-        """Classes of the detector's head: one ("action") where an external classifier names them."""
-        return 1 if self.detection.external_classes else self.num_classes
+        """Classes of the detector's head."""
+        return self.num_classes if self.names_classes else 1
+
+    @property
+    def least_length(self) -> int:
+        """Steps that shorter input is padded to: the window where the detector sees no other length, or where padding
+        leaks into the result (the released code pads so)."""
+        filled = isinstance(self.model, ProposalModel) or self.model.padding == "leaky"
+        return self.windows.max_length if filled else 1
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> Self:
+        length = self.windows.max_length
+        if length % self.model.coarsest:
+            raise ValueError(
+                f"windows.max_length {length} is not a multiple of the coarsest stride {self.model.coarsest}"
+            )
+        if isinstance(self.model, ProposalModel):
+            if self.model.steps != length:
+                raise ValueError(f"model.steps {self.model.steps} is not windows.max_length {length}")
+            if not self.windows.resample and self.windows.overlap is None:
+                raise ValueError(
+                    f"model.family {self.model.family!r} sees windows of {length} steps only: set windows.resample to "
+                    "true, or windows.overlap to the share of a window that the next one sees too"
+                )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        coarsest = 2 ** (len(self.model.regression_ranges) - 1)
-        if self.windows.max_length % coarsest:
+        if not (self.names_classes or self.detection.external_classes or self.evaluation.agnostic):
             raise ValueError(
-                f"windows.max_length {self.windows.max_length} is not a multiple of the coarsest stride {coarsest}"
+                f"model.family {self.model.family!r} finds actions without naming them: set detection.external_classes, "
+                "or evaluation.agnostic to true"
             )
+        if self.evaluation.agnostic and self.detection.external_classes:
+            raise ValueError("evaluation.agnostic means nothing with detection.external_classes above 0: set it to 0")
         if self.detection.weights == "best_test" and self.training.test_looks_from is None:
             raise ValueError(
                 "detection.weights 'best_test' needs a look at the test split: set training.test_looks_from"

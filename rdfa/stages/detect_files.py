@@ -12,7 +12,7 @@ from rdfa.data.scores import Scores, read_scores
 from rdfa.errors import RdfaError
 from rdfa.evaluation.detect import Candidates
 from rdfa.inference.passes import Passes
-from rdfa.inference.spans import OVERLAP
+from rdfa.data.spans import OVERLAP
 from rdfa.inference.timing import settle, told
 from rdfa.inference.trained import TrainedDetector, load
 from rdfa.training.devices import set_arithmetic

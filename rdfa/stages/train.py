@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from torch import nn
 
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.data.windows import TrainingWindows
@@ -16,7 +17,7 @@ from rdfa.errors import RdfaError
 from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
 from rdfa.identity import CHECKPOINT, HISTORY, LOG, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
-from rdfa.models.detector import Detector, build, count_parameters
+from rdfa.models.detector import build, count_parameters
 from rdfa.params import Composed, flatten
 from rdfa.schema import Run
 from rdfa.stages.opened import Data, data_digest, ground_truth, open_data, read_manifest, refuse_other_data
@@ -98,11 +99,11 @@ def _track_epoch(store: Store | None, run_id: str | None, row: dict[str, float])
             store.log_epoch(run_id, row)
 
 
-def _test_map(run: Run, where: Paths, data: Data) -> Callable[[Detector], float]:
+def _test_map(run: Run, where: Paths, data: Data) -> Callable[[nn.Module], float]:
     """What `rdfa evaluate` would say of a detector, its average mAP (for `training.test_looks_from`)."""
     truth, videos = ground_truth(run, where), data.annotations.subset(run.test_subset).videos
 
-    def test_map(model: Detector) -> float:
+    def test_map(model: nn.Module) -> float:
         device = next(model.parameters()).device
         found = detect(run, model, videos, data.annotations.classes, data.store, data.scores, device)
         return mean_average_precision(truth, found, run.evaluation.tious, run.evaluation.protocol).average

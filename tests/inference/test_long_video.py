@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import rdfa
 from rdfa.errors import RdfaError
 from rdfa.files import write_json
-from rdfa.inference.spans import spans
+from rdfa.data.spans import spans
 from rdfa.models.detector import build
 from rdfa.ops.segments import tiou_matrix
 from rdfa.params import as_plain, compose
