@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from rdfa.cli.arguments import parser
 from rdfa.identity import parse_run_name
 from rdfa.params import compose
-from rdfa.reporting.tables import table_names
+from rdfa.reporting.grids import table_names
 from rdfa.schema import Run
 from tests.conftest import ROOT
 

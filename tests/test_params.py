@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rdfa.errors import RdfaError
 from rdfa.identity import keys, parse_run_name, run_name
 from rdfa.params import compose, flatten, json_schema, read_run, read_yaml, resolved_yaml
-from rdfa.reporting.tables import read_table, table_names
+from rdfa.reporting.grids import read_table, table_names
 from tests.conftest import BASELINES, ROOT
 
 FOLDER = ROOT / "params"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rdfa.params import compose
-from rdfa.reporting.tables import read_table
+from rdfa.reporting.grids import read_table
 from rdfa.schema import Run
 from tests.conftest import ROOT
 

@@ -1,26 +1,20 @@
-"""Tables: which runs they are made of, and how their metrics become CSV and Markdown.
+"""Tables: how the metrics of their runs (rdfa.reporting.grids) become CSV and Markdown.
 
-A table's file in `params/tables/` names rows (data set, model, variant, and parameters that the row changes), seeds
-and a scale. Every number comes from a `metrics-*.json` of a run; published ones from `params/published.yaml`.
+Every number comes from a `metrics-*.json` of a run; published ones from `params/published.yaml`.
 """
 
 import csv
-import hashlib
 import io
-import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
-
-from pydantic import Field, ValidationError, model_validator
+from typing import Any
 
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import HISTORY, RUN_JSON, paths, run_name
-from rdfa.params import PARAMS, Composed, compose, leaves, merged, read_yaml
-from rdfa.schema import Name, NotNegative, Run, Section
+from rdfa.reporting.grids import Entry
+from rdfa.schema import Run
 
 SAMPLE_NOTE = (
     "Scale `sample`: planted features, small models, few epochs. These numbers show that the pipeline works. They are "
@@ -31,131 +25,6 @@ BEST_OF_TEST_NOTE = (
     "`best of test` is the largest average among the looks at the test split during the same training, as the released "
     "code reports: selected on the split that it is measured on. The headline is the last epoch's `average`."
 )
-
-
-class Row(Section):
-    """One row: a run per seed."""
-
-    dataset: Name
-    model: Name
-    variant: Name
-    label: str | None = None
-    """Shown instead of the variant, for rows that change parameters."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """Parameters that this row changes, nested as in any other file."""
-    against: str | None = None
-    """The row, by what is shown for it, that this one is compared with, seed by seed."""
-    scales: tuple[Name, ...] | None = None
-    """Scales at which the table has this row; null: at every one."""
-
-    @property
-    def shown(self) -> str:
-        """What the table calls it."""
-        return self.label or self.variant
-
-
-class Table(Section):
-    """A table's file."""
-
-    title: str
-    scale: Name
-    """Default scale; `snakemake --config scale=...` overrides it."""
-    seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)]
-    params: dict[str, Any] = Field(default_factory=dict)
-    """Parameters that the table changes in every row; a row's own come after them."""
-    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _rows_are_told_apart(self) -> Self:
-        shown = [(row.dataset, row.shown) for row in self.rows]
-        for dataset, name in shown:
-            if shown.count((dataset, name)) > 1:
-                raise ValueError(f"two rows of {dataset} are called {name!r}: give them a label each")
-        for row in self.rows:
-            if row.against is not None and (row.dataset, row.against) not in shown:
-                raise ValueError(f"{row.shown!r} is compared with {row.against!r}, which no row of {row.dataset} is")
-        return self
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A row with its runs, one per seed."""
-
-    row: Row
-    runs: tuple[Composed, ...]
-
-
-def table_names(folder: Path = PARAMS) -> list[str]:
-    """The tables that there are."""
-    return sorted(path.stem for path in (folder / "tables").glob("*.yaml"))
-
-
-def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tuple[Table, list[Entry]]:
-    """Read a table's file and compose its runs.
-
-    Args:
-        scale: instead of the table's own.
-
-    Raises:
-        RdfaError: the file or one of its runs is not valid; names file and key.
-    """
-    path = folder / "tables" / f"{name}.yaml"
-    values = read_yaml(path)
-    try:
-        table = Table.model_validate(_tuples(values))
-    except ValidationError as error:
-        detail = error.errors()[0]
-        where = "".join(f"{part}: " for part in [".".join(map(str, detail["loc"]))] if part)
-        raise RdfaError(f"{path}: {where}{detail['msg'].removeprefix('Value error, ')}") from error
-    entries = []
-    scale = scale or table.scale
-    for number, written in enumerate(table.rows, 1):
-        if written.scales is not None and scale not in written.scales:
-            continue
-        row = written.model_copy(update={"params": merged(table.params, written.params)})
-        runs = tuple(
-            compose(
-                dataset=row.dataset,
-                model=row.model,
-                variant=row.variant,
-                scale=scale,
-                seed=seed,
-                row=row.params,
-                row_origin=f"{path} row {number}",
-                folder=folder,
-            )
-            for seed in table.seeds
-        )
-        entries.append(Entry(row=row, runs=runs))
-    return table, entries
-
-
-def table_key(entries: Sequence[Entry]) -> str:
-    """Hash of the metrics files that a table is made of: it is stale when this differs."""
-    listed = [str(paths(composed.run).metrics) for entry in entries for composed in entry.runs]
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:8]
-
-
-def keep_only_current(table: Path, key: str) -> None:
-    """Set a written table aside as `*.stale.csv` if it is not made of what `key` says; take it back if it is again.
-
-    A table's name holds no key, and Snakemake trusts a file as long as it is there, even if the runs that it should
-    be made of are missing. What a table was made of stands in the JSON beside it.
-    """
-    try:
-        current = read_json(table.with_suffix(".json"))["made_of"] == key
-    except (RdfaError, KeyError, TypeError):
-        current = False
-    aside = table.with_suffix(".stale.csv")
-    if current and aside.exists() and not table.exists():
-        aside.replace(table)
-    elif not current and table.exists():
-        table.replace(aside)
-
-
-def set_options(row: Row) -> list[str]:
-    """What a row changes, as `--set` options of a command."""
-    return [f"--set={key}={json.dumps(value)}" for key, value in leaves(row.params)]
 
 
 def rows_of(entries: Sequence[Entry], root: Path, published: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -328,12 +197,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _tuples(value: Any) -> Any:
-    """Lists as tuples, which strict validation asks for; mappings under `params` stay as they are."""
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    if isinstance(value, dict):
-        return {key: item if key == "params" else _tuples(item) for key, item in value.items()}
-    return value

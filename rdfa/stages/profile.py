@@ -1,8 +1,6 @@
 """`rdfa profile RUN`: what a run's detector costs, counted, and on request measured."""
 
-import resource
 import statistics
-import sys
 import time
 
 import torch
@@ -12,7 +10,7 @@ from rdfa.models.detector import build
 from rdfa.models.pyramid import pyramid_points
 from rdfa.ops.selective_scan import describe
 from rdfa.schema import Run
-from rdfa.training.devices import choose_device, set_arithmetic
+from rdfa.training.devices import choose_device, peak_memory, set_arithmetic
 from rdfa.training.losses import Normalizer, detection_losses
 from rdfa.training.schedule import optimizer
 from rdfa.training.targets import assign
@@ -62,18 +60,15 @@ def _measured(run: Run) -> list[str]:
         torch.cuda.reset_peak_memory_stats()
     seconds = _seconds_per_step(run, device)
     if device.type == "cuda":
-        peak, what = torch.cuda.max_memory_allocated(), "allocated on the GPU"
-        where = torch.cuda.get_device_name()
+        what, where = "allocated on the GPU", torch.cuda.get_device_name()
     else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak, what = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "resident, the whole process"
-        where = f"CPU, {torch.get_num_threads()} threads"
+        what, where = "resident, the whole process", f"CPU, {torch.get_num_threads()} threads"
     spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
     backend = describe(device.type).backend
     return [
         f"training step, batch {run.training.batch_size}, float32, {where}, scan backend {backend}: "
         f"median {statistics.median(seconds):.3f} s of {_STEPS} ({spread})",
-        f"peak memory {what}: {peak / _GIB:.2f} GiB",
+        f"peak memory {what}: {peak_memory(device) / _GIB:.2f} GiB",
     ]
 
 

@@ -6,7 +6,8 @@ from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.files import write_json, write_text
 from rdfa.identity import keys, paths
 from rdfa.params import PARAMS, read_yaml
-from rdfa.reporting.tables import averages, curves_csv, read_table, rows_of, table_key, to_csv, to_markdown
+from rdfa.reporting.grids import read_table, table_key
+from rdfa.reporting.tables import averages, curves_csv, rows_of, to_csv, to_markdown
 from rdfa.tracking import Store, tolerated
 
 

@@ -24,7 +24,7 @@ from rdfa.stages.opened import Data, data_digest, ground_truth, open_data, read_
 from rdfa.stages.tags import tags
 from rdfa.stages.written import write_run
 from rdfa.tracking import Store, tolerated
-from rdfa.training.devices import choose_device
+from rdfa.training.devices import choose_device, peak_memory
 from rdfa.training.loop import History, Trained, train
 from rdfa.training.processes import joined
 
@@ -121,7 +121,10 @@ def _write_run(composed: Composed, where: Paths, data: Data, trained: Trained, p
         "parameters": count_parameters(build(run)),
         "epoch": len(trained.history),
         "test_looks": _test_looks(trained.history),
+        "steps": int(trained.history[-1]["step"]),
         "seconds": round(trained.seconds, 1),
+        "cpu_seconds": round(trained.cpu_seconds, 1),
+        "peak_memory_mib": round(peak_memory(choose_device(run)) / 2**20),
         "device": str(choose_device(run)),
         "threads": run.runtime.threads,
         "processes": processes,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rdfa.identity import paths
 from rdfa.params import PARAMS
-from rdfa.reporting.tables import read_table, table_names
+from rdfa.reporting.grids import elsewhere, read_table, table_names
 
 
 def unused_runs(root: Path) -> list[Path]:
@@ -13,7 +13,7 @@ def unused_runs(root: Path) -> list[Path]:
     scales = [path.stem for path in sorted((PARAMS / "scales").glob("*.yaml"))]
     used = {
         paths(composed.run, root).folder
-        for name in table_names()
+        for name in [*table_names(), *elsewhere()]
         for scale in scales
         for entry in read_table(name, scale)[1]
         for composed in entry.runs

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import resource
+import sys
 from typing import cast
 
 import torch
@@ -25,6 +27,14 @@ def choose_device(run: Run) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise RdfaError("runtime.device is 'cuda', but torch finds no CUDA device; see `rdfa doctor`")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the most so far: allocated on a GPU, else resident in this whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def set_arithmetic(run: Run, tfloat32: bool = False) -> None:

@@ -52,6 +52,8 @@ class Trained:
     history: History
     seconds: float
     """Wall time, over all parts of an interrupted run."""
+    cpu_seconds: float
+    """The same of the first process's CPU time, which other work on the machine disturbs less."""
 
 
 def train(
@@ -118,8 +120,8 @@ class _Loop:
             self.forward = self.processes.wrapped(self.model, all_learn=self.run.model.all_learn)
         if self.run.training.compile:
             self.forward = compiled(self.forward)
-        self.started = self.saved = time.monotonic()
-        self.before = counters["seconds"]
+        self.saved = time.monotonic()
+        self.started = {name: counters[name] - clock() for name, clock in _CLOCKS.items()}
         total = self.run.training.epochs * self.steps_per_epoch
         silent = None if self.processes.first else True
         bar = tqdm(total=total, initial=counters["step"], disable=silent, unit="step", dynamic_ncols=True)
@@ -133,7 +135,7 @@ class _Loop:
             averaged=averaged,
             best_test=self.state.best,
             history=self.state.counters["history"],
-            seconds=self._seconds(),
+            **self._times(),
         )
 
     def _resume(self) -> dict[str, Any]:
@@ -234,20 +236,22 @@ class _Loop:
         self.state.average.update(self.model)
         return rate, values | {"positives": float(losses.positives)}
 
-    def _seconds(self) -> float:
-        return float(self.before + time.monotonic() - self.started)
+    def _times(self) -> dict[str, float]:
+        return {name: self.started[name] + clock() for name, clock in _CLOCKS.items()}
 
     def _save(self) -> None:
         self.saved = time.monotonic()
         if not self.processes.first:
             return
-        changing = {"carried": self.criterion.carried, "scaler": self.scaler.state_dict(), "seconds": self._seconds()}
-        self.state.counters |= changing
+        self.state.counters |= {"carried": self.criterion.carried, "scaler": self.scaler.state_dict()} | self._times()
         save_state(self.state_path, self.state)
 
 
+_CLOCKS = {"seconds": time.monotonic, "cpu_seconds": time.process_time}
+
+
 def _fresh_counters() -> dict[str, Any]:
-    return {"step": 0, "seconds": 0.0, "sums": {}, "history": []}
+    return {"step": 0, **dict.fromkeys(_CLOCKS, 0.0), "sums": {}, "history": []}
 
 
 def _step_seed(seed: int, step: int) -> int:

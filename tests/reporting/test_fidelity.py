@@ -17,7 +17,7 @@ from rdfa.reporting.fidelity import (
     read_ledger,
     to_markdown,
 )
-from rdfa.reporting.tables import read_table
+from rdfa.reporting.grids import read_table
 from tests.conftest import ROOT
 
 PARAMS = ROOT / "params"

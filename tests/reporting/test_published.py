@@ -9,7 +9,8 @@ import pytest
 from rdfa.files import write_json
 from rdfa.identity import paths
 from rdfa.params import Composed, compose, read_yaml
-from rdfa.reporting.tables import Entry, Row, rows_of
+from rdfa.reporting.grids import Entry, Row
+from rdfa.reporting.tables import rows_of
 from tests.conftest import ROOT
 
 PUBLISHED = read_yaml(ROOT / "params" / "published.yaml")

@@ -11,7 +11,8 @@ import pytest
 from rdfa.errors import RdfaError
 from rdfa.files import write_json
 from rdfa.identity import paths
-from rdfa.reporting.tables import Entry, read_table, rows_of, to_csv, to_markdown
+from rdfa.reporting.grids import Entry, read_table
+from rdfa.reporting.tables import rows_of, to_csv, to_markdown
 from tests.conftest import ROOT
 
 FOUND = {"paper": [0.90, 0.92, 0.97], "leaky": [0.91, 0.90, 0.98]}

@@ -12,7 +12,8 @@ from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import paths
 from rdfa.params import Composed, compose
-from rdfa.reporting.tables import BEST_OF_TEST_NOTE, Entry, Row, rows_of, to_csv, to_markdown
+from rdfa.reporting.grids import Entry, Row
+from rdfa.reporting.tables import BEST_OF_TEST_NOTE, rows_of, to_csv, to_markdown
 from rdfa.stages.fetch import fetch_stage
 from tests.conftest import ROOT, TINY
 from tests.training.test_training import average_map

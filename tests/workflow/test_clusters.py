@@ -14,7 +14,7 @@ import yaml
 
 from rdfa.files import read_json
 from rdfa.identity import paths
-from rdfa.reporting.tables import read_table
+from rdfa.reporting.grids import read_table
 from rdfa.stages.fetch import fetch_stage
 from rdfa.stages.train import train_stage
 from tests.conftest import ROOT

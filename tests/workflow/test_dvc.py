@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from rdfa.files import read_json
-from rdfa.reporting.tables import read_table
+from rdfa.reporting.grids import read_table
 from tests.conftest import ROOT
 from tests.workflow.conftest import ROWS, Clone, clone_project, small_table
 

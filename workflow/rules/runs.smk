@@ -1,11 +1,13 @@
 # Which runs there are: those of all tables, at the tables' scale or the one of `--config scale=...`.
 # Names and keys are made by rdfa.identity, so that the paths here are those that the commands write.
+import re
 from pathlib import Path
 
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.errors import RdfaError
 from rdfa.identity import data_name, keys, paths, run_name
-from rdfa.reporting.tables import (
+from rdfa.reporting.grids import (
+    elsewhere,
     keep_only_current,
     read_table,
     set_options,
@@ -13,12 +15,23 @@ from rdfa.reporting.tables import (
     table_names,
 )
 
+
+def entries_of(table):
+    return read_table(table, scale=config.get("scale"))[1]
+
+
 try:
-    TABLES = {
-        name: read_table(name, scale=config.get("scale"))[1] for name in table_names()
-    }
+    TABLES = {name: entries_of(name) for name in table_names()}
 except RdfaError as error:
     raise WorkflowError(str(error))
+
+# The same grids on other data sets. One that cannot be (a width that a model does not take) stops nobody else.
+REFUSED = {}
+for name in elsewhere():
+    try:
+        TABLES[name] = entries_of(name)
+    except RdfaError as error:
+        REFUSED[name] = str(error)
 
 RUNS = {
     paths(composed.run).folder.name: (composed.run, entry.row)
@@ -71,6 +84,8 @@ def launcher(run):
 
 
 def metrics_of(wildcards):
+    if wildcards.table in REFUSED:
+        raise WorkflowError(REFUSED[wildcards.table])
     return [
         ancient(str(current_paths(composed.run).metrics))
         for entry in TABLES[wildcards.table]
@@ -82,4 +97,4 @@ wildcard_constraints:
     run=r"[a-z0-9_.]+(-[a-z0-9_.]+){3}-s\d+-[0-9a-f]{8}",
     data="[a-z0-9_.-]+",
     key="[0-9a-f]{8}",
-    table="|".join(TABLES),
+    table="|".join(map(re.escape, [*TABLES, *REFUSED])),

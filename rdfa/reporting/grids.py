@@ -1,0 +1,223 @@
+"""Which runs a table is made of, from its file in `params/tables/`.
+
+A file names rows (model, variant, and parameters that the row changes), seeds and a scale. Rows that name no data set
+are of the table's own; then the same grid is there for every other data set, as the table `<data set>_<table>`, with
+what the file says for it under `datasets:`. A run is trained once, whatever tables it is in.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from rdfa.errors import RdfaError
+from rdfa.files import read_json
+from rdfa.identity import paths
+from rdfa.params import PARAMS, Composed, compose, leaves, merged, read_yaml
+from rdfa.schema import Name, NotNegative, Section
+
+
+class Row(Section):
+    """One row: a run per seed."""
+
+    dataset: Name | None = None
+    """null: the table's."""
+    model: Name
+    variant: Name
+    label: str | None = None
+    """Shown instead of the variant, for rows that change parameters."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters that this row changes, nested as in any other file."""
+    against: str | None = None
+    """The row, by what is shown for it, that this one is compared with, seed by seed."""
+    scales: tuple[Name, ...] | None = None
+    """Scales at which the table has this row; null: at every one."""
+
+    @property
+    def shown(self) -> str:
+        """What the table calls it."""
+        return self.label or self.variant
+
+
+class Elsewhere(Section):
+    """What a table's file says for its grid on another data set; null: as on its own."""
+
+    scale: Name | None = None
+    seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)] | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Come after those of the table, before those of the rows."""
+
+
+class Table(Section):
+    """A table's file."""
+
+    title: str
+    dataset: Name | None = None
+    """Of the rows that name none."""
+    scale: Name
+    """Default scale; `snakemake --config scale=...` overrides it."""
+    seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)]
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters that the table changes in every row; a row's own come after them."""
+    datasets: dict[Name, Elsewhere] = Field(default_factory=dict)
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _rows_have_a_data_set(self) -> Self:
+        named = [row.dataset is not None for row in self.rows]
+        if self.dataset is None and not all(named):
+            raise ValueError("a row names no data set, and the table has none: set `dataset`")
+        if self.dataset is not None and any(named):
+            raise ValueError("`dataset` is set, and a row names one of its own: leave out one of them")
+        if self.datasets and self.dataset is None:
+            raise ValueError("`datasets` is for tables whose rows name none: set `dataset`")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_are_told_apart(self) -> Self:
+        shown = [(row.dataset, row.shown) for row in self.rows]
+        for dataset, name in shown:
+            if shown.count((dataset, name)) > 1:
+                raise ValueError(f"two rows of {dataset or self.dataset} are called {name!r}: give them a label each")
+        for row in self.rows:
+            if row.against is not None and (row.dataset, row.against) not in shown:
+                raise ValueError(
+                    f"{row.shown!r} is compared with {row.against!r}, which no row of {row.dataset or self.dataset} is"
+                )
+        return self
+
+    def on(self, dataset: str | None) -> Self:
+        """The same grid on a data set (null: its own), each row naming it."""
+        if self.dataset is None:
+            return self
+        dataset = dataset or self.dataset
+        other = self.datasets.get(dataset, Elsewhere())
+        scale = other.scale or self.scale
+        changed: dict[str, Any] = {
+            "scale": scale,
+            "seeds": other.seeds or self.seeds,
+            "params": merged(self.params, other.params),
+            "rows": tuple(row.model_copy(update={"dataset": dataset}) for row in self.rows),
+        }
+        return self.model_copy(update=changed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A row with its runs, one per seed."""
+
+    row: Row
+    runs: tuple[Composed, ...]
+
+
+def table_names(folder: Path = PARAMS) -> list[str]:
+    """The tables that have a file."""
+    return sorted(path.stem for path in (folder / "tables").glob("*.yaml"))
+
+
+def elsewhere(folder: Path = PARAMS) -> dict[str, tuple[str, str]]:
+    """The tables that are a file's grid on another data set: `<data set>_<table>` → table and data set.
+
+    Raises:
+        RdfaError: a table's file is not valid.
+    """
+    datasets = sorted(path.stem for path in (folder / "datasets").glob("*.yaml"))
+    files = table_names(folder)
+    found: dict[str, tuple[str, str]] = {}
+    for name in files:
+        own = _read_file(folder / "tables" / f"{name}.yaml").dataset
+        others = [dataset for dataset in datasets if own not in (None, dataset)]
+        found |= {f"{dataset}_{name}": (name, dataset) for dataset in others if f"{dataset}_{name}" not in files}
+    return found
+
+
+def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tuple[Table, list[Entry]]:
+    """Read a table and compose its runs.
+
+    Args:
+        name: of a file in `params/tables/`, or `<data set>_<table>` (`elsewhere`).
+        scale: instead of the table's own.
+
+    Raises:
+        RdfaError: the file or one of its runs is not valid; names file and key.
+    """
+    own = folder / "tables" / f"{name}.yaml"
+    file, dataset = (name, None) if own.exists() else elsewhere(folder).get(name, (name, None))
+    path = own.with_stem(file)
+    table = _read_file(path).on(dataset)
+    scale = scale or table.scale
+    if table.dataset is not None:
+        title = f"{table.title} ({dataset or table.dataset}, scale {scale})"
+        table = table.model_copy(update={"title": title})
+    entries = []
+    for number, written in enumerate(table.rows, 1):
+        if written.scales is not None and scale not in written.scales:
+            continue
+        row = written.model_copy(update={"params": merged(table.params, written.params)})
+        assert row.dataset is not None
+        runs = tuple(
+            compose(
+                dataset=row.dataset,
+                model=row.model,
+                variant=row.variant,
+                scale=scale,
+                seed=seed,
+                row=row.params,
+                row_origin=f"{path} row {number}",
+                folder=folder,
+            )
+            for seed in table.seeds
+        )
+        entries.append(Entry(row=row, runs=runs))
+    return table, entries
+
+
+def _read_file(path: Path) -> Table:
+    values = read_yaml(path)
+    try:
+        return Table.model_validate(_tuples(values))
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = "".join(f"{part}: " for part in [".".join(map(str, detail["loc"]))] if part)
+        raise RdfaError(f"{path}: {where}{detail['msg'].removeprefix('Value error, ')}") from error
+
+
+def table_key(entries: Sequence[Entry]) -> str:
+    """Hash of the metrics files that a table is made of: it is stale when this differs."""
+    listed = [str(paths(composed.run).metrics) for entry in entries for composed in entry.runs]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:8]
+
+
+def keep_only_current(table: Path, key: str) -> None:
+    """Set a written table aside as `*.stale.csv` if it is not made of what `key` says; take it back if it is again.
+
+    A table's name holds no key, and Snakemake trusts a file as long as it is there, even if the runs that it should
+    be made of are missing. What a table was made of stands in the JSON beside it.
+    """
+    try:
+        current = read_json(table.with_suffix(".json"))["made_of"] == key
+    except (RdfaError, KeyError, TypeError):
+        current = False
+    aside = table.with_suffix(".stale.csv")
+    if current and aside.exists() and not table.exists():
+        aside.replace(table)
+    elif not current and table.exists():
+        table.replace(aside)
+
+
+def set_options(row: Row) -> list[str]:
+    """What a row changes, as `--set` options of a command."""
+    return [f"--set={key}={json.dumps(value)}" for key, value in leaves(row.params)]
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, which strict validation asks for; mappings under `params` stay as they are."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: item if key == "params" else _tuples(item) for key, item in value.items()}
+    return value
