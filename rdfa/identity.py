@@ -25,6 +25,8 @@ PARAMS_YAML, LOG = "params.yaml", "log.txt"
 """The files of a run's folder that training writes."""
 PACKAGE = Path(__file__).parent
 _NOT_CODE = ("rdfa.params", "rdfa.schema", "rdfa.errors")
+_OF_PROPOSALS = ("rdfa.models.proposals", "rdfa.training.proposal_", "rdfa.evaluation.proposal_")
+"""What only detectors on a map of proposals use; imported where their family is told apart."""
 _SOURCES = {".cpp", ".h", ".cu"}
 _RUN_NAME = re.compile(r"(?P<dataset>[^-]+)-(?P<model_name>[^-]+)-(?P<variant>[^-]+)-(?P<scale>[^-]+)-s(?P<seed>\d+)")
 
@@ -101,10 +103,11 @@ def keys(run: Run) -> Keys:
     if run.training.test_looks_from is not None:  # the looks are recorded, so what they are made with counts
         looks = {name: value for name, value in values["detection"].items() if name != "weights"}
         training |= {"detection": looks, "evaluation": values["evaluation"]}
-        training_code += ["rdfa.evaluation.detect", "rdfa.evaluation.average_precision"]
-    train = _digest(fetch, training, code_digest(training_code))
-    detect = _digest(train, values["detection"], code_digest(["rdfa.evaluation.detect"]))
-    evaluate = _digest(detect, values["evaluation"], code_digest(["rdfa.evaluation.average_precision"]))
+        training_code += ["rdfa.evaluation.detect", "rdfa.evaluation.judgement"]
+    family = run.model.family
+    train = _digest(fetch, training, code_digest(training_code, family))
+    detect = _digest(train, values["detection"], code_digest(["rdfa.evaluation.detect"], family))
+    evaluate = _digest(detect, values["evaluation"], code_digest(["rdfa.evaluation.judgement"], family))
     return Keys(fetch=fetch, train=train, detect=detect, evaluate=evaluate)
 
 
@@ -151,20 +154,22 @@ def data_name(run: Run) -> str:
     return f"{run.dataset}-{run.scale}" if run.source.kind == "sample" else run.dataset
 
 
-def code_digest(modules: Iterable[str]) -> str:
-    """Hash of what modules of rdfa do, with everything of rdfa that they import."""
+def code_digest(modules: Iterable[str], family: str = "rdfa") -> str:
+    """Hash of what modules of rdfa do, with everything of rdfa that they import for a family of detectors."""
     parts = hashlib.sha256()
-    for name in sorted(_closure(modules)):
+    for name in sorted(closure(modules, family)):
         parts.update(f"{name}:{_module_digest(name)}\n".encode())
     return parts.hexdigest()
 
 
-def _closure(modules: Iterable[str]) -> set[str]:
+def closure(modules: Iterable[str], family: str) -> set[str]:
+    """Modules of rdfa and all of rdfa that they import; what only the other families use is not in it."""
+    left_out = (*_NOT_CODE, *(_OF_PROPOSALS if family == "rdfa" else ()))
     found: set[str] = set()
     pending = list(modules)
     while pending:
         name = pending.pop()
-        if name not in found and name != "rdfa" and not name.startswith(_NOT_CODE):
+        if name not in found and name != "rdfa" and not name.startswith(left_out):
             found.add(name)
             pending.extend(_imports(name))
     return found

@@ -22,6 +22,9 @@ from rdfa.files import read_json, written_whole
 
 LAYOUT = '{"results": {video: [{"label", "score", "segment": [start, end]}]}}'
 
+UNNAMED = "action"
+"""The label of what nobody names: the detector finds actions only, and there is no external classifier."""
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:

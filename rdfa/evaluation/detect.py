@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from rdfa.data.annotations import Video
-from rdfa.data.detections import Detections
+from rdfa.data.detections import UNNAMED, Detections
 from rdfa.data.features import FeatureStore
 from rdfa.data.scores import Scores
 from rdfa.data.spans import Span
@@ -27,8 +27,6 @@ from rdfa.schema import Detection, ProposalModel, Run
 
 Candidates = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.int64]]
 """Segments (n, 2), scores (n,), class indices (n,)."""
-UNNAMED = "action"
-"""The label where an external classifier must name the class, and there is none."""
 
 
 def detect(

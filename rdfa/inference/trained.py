@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from rdfa.data.detections import UNNAMED
 from rdfa.data.feature_files import Timing, VideoFeatures, in_memory
-from rdfa.errors import RdfaError
 from rdfa.data.spans import OVERLAP
-from rdfa.evaluation.detect import UNNAMED, Candidates
+from rdfa.errors import RdfaError
+from rdfa.evaluation.detect import Candidates
 from rdfa.files import read_json
 from rdfa.identity import CHECKPOINT, PARAMS_YAML, RUN_JSON
 from rdfa.inference.passes import Passes, detect_video, refuse_unfit

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from rdfa.models.detector import Detector
+from rdfa.models.detector import network
 from rdfa.ops.selective_scan import use_backend
-from rdfa.schema import Run
+from rdfa.schema import Model, Run
 
 _SCAN = torch.ops.rdfa.selective_scan
 _PARTS = re.compile(
@@ -70,7 +70,8 @@ def costs(run: Run, batch: int = 1, steps: int | None = None) -> dict[str, Cost]
     by_module, readouts = counted.get_flop_counts(), read_out.get_flop_counts()
 
     def cost(name: str) -> Cost:
-        label = f"Detector.{name}" if name else "Detector"
+        whole = type(model).__name__
+        label = f"{whole}.{name}" if name else whole
         found: Mapping[Any, int] = by_module.get(label, {})
         return Cost(
             parameters=parameters[name],
@@ -109,10 +110,11 @@ def activation_bytes(run: Run, batch: int, steps: int | None = None) -> int:
     return sum(sizes)
 
 
-def _model(run: Run) -> Detector:
+def _model(run: Run) -> nn.Module:
     # Masked padding changes no product, but looks at the lengths of the videos, which shapes alone do not have.
-    params = run.model.model_copy(update={"padding": "leaky"})
-    return Detector(run.features.dimension, run.head_classes, params).eval()
+    if isinstance(run.model, Model):
+        run = run.model_copy(update={"model": run.model.model_copy(update={"padding": "leaky"})})
+    return network(run).eval()
 
 
 def _inputs(run: Run, batch: int, steps: int) -> tuple[Tensor, Tensor]:

@@ -80,11 +80,11 @@ def _module_seed(seed: int, name: str) -> int:
 
 
 def take_share(model: nn.Module, part: int, parts: int) -> None:
-    """Tell the modules of a model that draw at random (those with a `share`) which of `parts` equal parts of every batch
-    they see, so that their draws are the batch's."""
+    """Tell the modules of a model that draw at random (those with a `share`) which of `parts` equal parts of every
+    batch they see, so that their draws are the batch's."""
     for module in model.modules():
         if hasattr(module, "share"):
-            module.share = (part, parts)
+            module.share = (part, parts)  # type: ignore[assignment]
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -35,7 +35,7 @@ class Run(Section):
 
     @property
     def names_classes(self) -> bool:
-        """Whether the detector itself tells classes apart; else it finds actions, which an external classifier names."""
+        """Whether the detector tells classes apart; else it finds actions, which an external classifier may name."""
         return isinstance(self.model, Model) and not self.detection.external_classes
 
     @property
@@ -71,8 +71,8 @@ class Run(Section):
     def _consistent(self) -> Self:
         if not (self.names_classes or self.detection.external_classes or self.evaluation.agnostic):
             raise ValueError(
-                f"model.family {self.model.family!r} finds actions without naming them: set detection.external_classes, "
-                "or evaluation.agnostic to true"
+                f"model.family {self.model.family!r} finds actions and does not name them: set "
+                "detection.external_classes above 0, or evaluation.agnostic to true"
             )
         if self.evaluation.agnostic and self.detection.external_classes:
             raise ValueError("evaluation.agnostic means nothing with detection.external_classes above 0: set it to 0")

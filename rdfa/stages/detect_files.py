@@ -9,10 +9,10 @@ from rdfa.data.annotations import read_annotations
 from rdfa.data.detections import collect_detections, write_detections
 from rdfa.data.feature_files import Timing, VideoFeatures, open_features
 from rdfa.data.scores import Scores, read_scores
+from rdfa.data.spans import OVERLAP
 from rdfa.errors import RdfaError
 from rdfa.evaluation.detect import Candidates
 from rdfa.inference.passes import Passes
-from rdfa.data.spans import OVERLAP
 from rdfa.inference.timing import settle, told
 from rdfa.inference.trained import TrainedDetector, load
 from rdfa.training.devices import set_arithmetic

@@ -5,13 +5,11 @@ from pathlib import Path
 
 from rdfa.errors import RdfaError
 from rdfa.evaluation.diagnosis import Diagnosis, diagnose
-from rdfa.evaluation.diagnosis.characteristics import ACTIVITYNET, THUMOS14, Bins
+from rdfa.evaluation.diagnosis.characteristics import PRESETS, Bins
 from rdfa.evaluation.diagnosis.false_positives import KINDS
 from rdfa.evaluation.of_files import read_any_detections, read_ground_truth
 from rdfa.files import write_json
 from rdfa.reporting.figures import write_figures
-
-PRESETS: dict[str, dict[str, Bins]] = {"quantiles": {}, "activitynet": ACTIVITYNET, "thumos14": THUMOS14}
 
 
 def diagnose_stage(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rdfa.data.detections import read_detections
 from rdfa.errors import RdfaError
-from rdfa.evaluation.average_precision import mean_average_precision
+from rdfa.evaluation.judgement import judge
 from rdfa.files import read_json, write_json
 from rdfa.identity import HISTORY, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
 from rdfa.params import flatten
@@ -22,13 +22,14 @@ def evaluate_stage(run: Run, root: Path, tracked: bool = True) -> Path:
     if not where.detections.exists():
         raise RdfaError(f"{where.detections}: no such file; run: rdfa detect {run_name(run)}")
     detections = read_detections(where.detections)
-    result = mean_average_precision(ground_truth(run, where), detections, run.evaluation.tious, run.evaluation.protocol)
+    judged = judge(ground_truth(run, where), detections, run.evaluation)
     about = {"run": where.folder.name, "data_set": run.dataset, "scale": run.scale, "planted_data": is_planted(run)}
-    write_json(where.metrics, about | result.as_json())
+    write_json(where.metrics, about | judged.as_json())
     if tracked:
         with tolerated():
             store = Store(root)
             run_id = store.find(keys(run).train) or import_run(store, run, where)
+            result = judged.precision
             named = {f"mAP_{tiou:g}": value for tiou, value in zip(result.tious, result.mean, strict=True)}
             store.log_results(run_id, named | {"mAP_average": result.average}, [where.metrics, where.detections])
     return where.metrics

@@ -5,15 +5,14 @@ import time
 
 import torch
 
+from rdfa.data.windows import Grid, Window, collate
 from rdfa.models.cost import Cost, activation_bytes, costs, parts
 from rdfa.models.detector import build
-from rdfa.models.pyramid import pyramid_points
 from rdfa.ops.selective_scan import describe
 from rdfa.schema import Run
+from rdfa.training.criterion import criterion
 from rdfa.training.devices import choose_device, peak_memory, set_arithmetic
-from rdfa.training.losses import Normalizer, detection_losses
 from rdfa.training.schedule import optimizer
-from rdfa.training.targets import assign
 
 _STEPS = 5
 _GIB = 2**30
@@ -76,18 +75,22 @@ def _seconds_per_step(run: Run, device: torch.device) -> list[float]:
     """Wall seconds of single training steps (forward, loss, backward, optimiser), after one to warm up."""
     steps, batch = run.windows.max_length, run.training.batch_size
     model = build(run).to(device).train()
-    adam, normalizer = optimizer(model, run.training), Normalizer(run.training.loss)
-    points = torch.cat(pyramid_points(steps, run.model.regression_ranges))
+    adam, losses_of = optimizer(model, run.training), criterion(run)
     segments = torch.tensor([[start, start + steps / 16] for start in range(0, steps, max(1, steps // 8))])
-    labels = torch.arange(len(segments)) % run.head_classes
-    one = assign(points, segments, labels, run.head_classes, run.training.center_radius)
-    classes, offsets = (target.expand(batch, *target.shape).to(device) for target in one)
-    features = torch.randn(batch, run.features.dimension, steps, device=device)
-    mask = torch.ones(batch, steps, dtype=torch.bool, device=device)
+    window = Window(
+        video="random",
+        features=torch.randn(run.features.dimension, steps),
+        segments=segments,
+        labels=torch.arange(len(segments)) % run.head_classes,
+        grid=Grid(stride=1.0, window=1.0, fps=1.0),
+        duration=float(steps),
+    )
+    example = collate([window] * batch, run)
+    features, mask = example.features.to(device), example.mask.to(device)
     seconds = []
     for _ in range(1 + _STEPS):
         before = time.perf_counter()
-        losses = detection_losses(model(features, mask), classes, offsets, normalizer, run.training.loss)
+        losses = losses_of(model(features, mask), example, list)
         adam.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
         adam.step()

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rdfa
+from rdfa.data.spans import spans
 from rdfa.errors import RdfaError
 from rdfa.files import write_json
-from rdfa.data.spans import spans
 from rdfa.models.detector import build
 from rdfa.ops.segments import tiou_matrix
 from rdfa.params import as_plain, compose

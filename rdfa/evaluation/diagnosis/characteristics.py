@@ -84,6 +84,9 @@ THUMOS14 = {
 }
 """DETAD's bins for THUMOS-14."""
 
+PRESETS: dict[str, dict[str, Bins]] = {"quantiles": {}, "activitynet": ACTIVITYNET, "thumos14": THUMOS14}
+"""Bins by name."""
+
 
 def quantile_bins(values: NDArray[np.float64]) -> Bins:
     """Five bins with about as many instances each; fewer where many instances have the same value."""
