@@ -191,6 +191,11 @@ class ProposalModel(Section):
     """What ranks a segment: start x end x classification x regression (BMN), or the latter two alone (G-TAD, RCL)."""
     proposal_loss: ProposalLoss
 
+    @property
+    def block_learns(self) -> bool:
+        """Every weight gets a gradient."""
+        return True
+
     @model_validator(mode="after")
     def _graph_is_there(self) -> Self:
         users = {
@@ -211,6 +216,8 @@ class ProposalModel(Section):
             raise ValueError(f"durations {self.durations} exceeds steps {self.steps}: no such segment fits")
         if self.base.width % self.base.groups or self.base.width % self.boundaries.groups:
             raise ValueError("base.width must be a multiple of base.groups and of boundaries.groups")
+        if self.graph is not None and self.graph.neighbours > self.steps:
+            raise ValueError(f"graph.neighbours {self.graph.neighbours} exceeds steps {self.steps}")
         if self.base.kernel % 2 == 0 or self.confidence.kernel % 2 == 0:
             raise ValueError("base.kernel and confidence.kernel must be odd, or the length changes")
         if self.sampling.kind == "scale_invariant" and self.refine is None:
