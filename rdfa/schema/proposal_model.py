@@ -221,6 +221,8 @@ class ProposalModel(Section):
             raise ValueError(f"durations {self.durations} exceeds steps {self.steps}: no such segment fits")
         if self.base.width % self.base.groups or self.base.width % self.boundaries.groups:
             raise ValueError("base.width must be a multiple of base.groups and of boundaries.groups")
+        if self.graph is not None and self.graph.neighbours > self.steps:
+            raise ValueError(f"graph.neighbours {self.graph.neighbours} exceeds steps {self.steps}")
         if self.base.kernel % 2 == 0 or self.confidence.kernel % 2 == 0:
             raise ValueError("base.kernel and confidence.kernel must be odd, or the length changes")
         if self.sampling.kind == "scale_invariant" and self.refine is None:
