@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from rdfa.models.proposals.base import BaseFeature
-from rdfa.models.proposals.car import ContinuousConfidence, gather_cells
+from rdfa.models.proposals.car import CellConfidence, ContinuousConfidence, coordinates_of, gather_cells
 from rdfa.models.proposals.cells import (
     drawn_segments,
     grid_segments,
@@ -13,6 +14,7 @@ from rdfa.models.proposals.cells import (
     inside_segments,
     instantiated_segments,
     kept_cells,
+    nearest_cells,
 )
 from rdfa.models.proposals.pem import ProposalEvaluation
 from rdfa.models.proposals.rrm import RecurrentRefinement, refined
@@ -47,19 +49,6 @@ class ProposalMaps(NamedTuple):
     """(B, P) bool: the segment counts."""
 
 
-class CellConfidence(nn.Module):
-    """BMN's and G-TAD's last layer: confidences of the cells alone."""
-
-    def __init__(self, params: ProposalModel) -> None:
-        super().__init__()
-        self.output = nn.Conv2d(params.confidence.width, 2, 1)
-
-    def of_cells(self, features: Tensor, segments: Tensor) -> Tensor:
-        """(B, C, D, T) to (B, 2, D, T) logits; where the cells are is of no interest here."""
-        logits: Tensor = self.output(features)
-        return logits
-
-
 class ProposalDetector(nn.Module):
     """BMN or G-TAD, plain or with RCL."""
 
@@ -74,19 +63,19 @@ class ProposalDetector(nn.Module):
             ValueError: `base.groups` does not divide the dimension.
         """
         super().__init__()
-        refine, size = params.refine, (params.durations, params.steps)
+        refine, width = params.refine, params.confidence.width
+        size = (params.durations, params.steps)
         self.params = params
         self.share = (0, 1)
         """Which part of a batch these videos are, and of how many equal parts, as in `AffineDropPath`."""
         self.base = BaseFeature(dimension, params)
         self.boundaries = TemporalEvaluation(params)
         self.proposals = ProposalEvaluation(params)
-        self.confidence = ContinuousConfidence(params, refine) if refine else CellConfidence(params)
-        with_network = refine is not None and refine.iterations > 0
-        self.refinement = RecurrentRefinement(params.confidence.width, refine) if refine and with_network else None
+        self.confidence = ContinuousConfidence(width, refine) if refine else CellConfidence(width)
+        self.refinement = RecurrentRefinement(width, refine) if refine and refine.iterations else None
         self.register_buffer("grid", grid_segments(*size), persistent=False)
         self.register_buffer("kept", kept_cells(params.sampling, *size), persistent=False)
-        continuous = refine is not None and refine.instances.kind == "scale_invariant"
+        continuous = refine is not None and refine.instances.kind != "grid"
         instances = instantiated_segments(refine.instances, *size) if refine and continuous else None
         self.register_buffer("instances", instances, persistent=False)
 
@@ -107,12 +96,17 @@ class ProposalDetector(nn.Module):
         base = self.base(features, mask)
         start, end = self.boundaries(base, mask)
         of_cells = self.proposals(base, mask, valid)
-        unrefined = self.confidence.of_cells(of_cells, self.grid) * valid[:, None]
+        unrefined = self._map(of_cells) * valid[:, None]
         changes = [] if self.refinement is None else self.refinement(of_cells, unrefined, valid)
         maps = refined(unrefined, changes)
         segments = self._continuous(lengths)
         asked = self._cells(maps, valid) if segments is None else self._anywhere(segments, of_cells, changes, lengths)
         return ProposalMaps(start, end, maps, valid, mask, of_cells, *asked)
+
+    def _map(self, features: Tensor) -> Tensor:
+        coordinates = coordinates_of(self.grid, torch.zeros_like(self.grid), self.params).flatten(0, 1)
+        logits: Tensor = self.confidence(features.flatten(2), coordinates.expand(len(features), -1, -1))
+        return logits.view(-1, 2, *self.grid.shape[:2])
 
     def _continuous(self, lengths: Tensor) -> Tensor | None:
         """The continuous segments that are asked for now, (B, P, 2), or None for the cells."""
@@ -131,6 +125,8 @@ class ProposalDetector(nn.Module):
         self, segments: Tensor, features: Tensor, changes: list[Tensor], lengths: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         """A continuous segment starts at its own confidence and is refined as its nearest cell is (ours)."""
-        start, cells = self.confidence(features, segments, lengths)
+        cells, relative = nearest_cells(segments, lengths, self.params.durations, self.params.steps)
+        coordinates = coordinates_of(segments, relative, self.params)
+        start = self.confidence(gather_cells(features, cells), coordinates)
         logits = refined(start, [gather_cells(change, cells) for change in changes])
         return segments, logits, inside_segments(segments, lengths)
