@@ -10,7 +10,8 @@ more special ones, and may hold `variants:` in turn.
 
 A model or a data set may start from another one, named by `extends:`: it comes right after it everywhere. A model may
 have sections to itself (`alone: [model, training]`): what the files of data sets and scales say in these is about the
-other models and is passed over; what the model says for a data set or a scale is not.
+other models and is passed over; what the model says for a data set or a scale is not. Variants of a model are not
+those of the models that extend it.
 """
 
 import copy
@@ -243,16 +244,18 @@ def _layers(dataset: str, model: str, variant: str, scale: str, folder: Path) ->
         raise RdfaError(f"{own_path}: no variant {variant!r}; it has: {known}")
     alone = tuple(part for values, _ in models.values() for part in values.get("alone", ()))
 
+    def of_model(values: dict[str, Any], path: Path) -> Layer:
+        return values if path == own_path else {**values, "variants": {}}, path  # a model's variants are its own
+
     def of_models(kind: str, name: str) -> Iterator[Layer]:
-        yield from ((_refinement(values, kind, name, path), path) for values, path in models.values())
+        yield from (of_model(_refinement(values, kind, name, path), path) for values, path in models.values())
 
     def of_others(values: dict[str, Any], path: Path) -> Layer:
         kept = {key: value for key, value in values.items() if key not in alone}
         own = _refinement(values, "variants", variant, path)
         return kept | {"variants": {variant: {key: own[key] for key in own.keys() - set(alone)}}}, path
 
-    for name, (values, path) in models.items():  # a model's variants are its own
-        yield values if name == model else {**values, "variants": {}}, path
+    yield from (of_model(*layer) for layer in models.values())
     yield from (of_others(*layer) for layer in datasets.values())
     for name in datasets:
         yield from of_models("datasets", name)
@@ -261,7 +264,8 @@ def _layers(dataset: str, model: str, variant: str, scale: str, folder: Path) ->
     yield from of_models("scales", scale)
     yield from (of_others(_refinement(values, "scales", scale, path), path) for values, path in datasets.values())
     for name in datasets:
-        yield from ((_refinement(values, "scales", scale, path), path) for values, path in of_models("datasets", name))
+        of_dataset = of_models("datasets", name)
+        yield from (of_model(_refinement(values, "scales", scale, path), path) for values, path in of_dataset)
 
 
 def _with_bases(kind: str, name: str, folder: Path) -> dict[str, Layer]:

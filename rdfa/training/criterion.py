@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from rdfa.data.windows import Batch
 from rdfa.models.detector import Predictions
@@ -16,13 +17,29 @@ from rdfa.training.targets import assign
 OfBatch = Callable[[Sequence[float]], Sequence[float]]
 
 
+class Measured(Protocol):
+    """The losses of one batch, or of one process's share of it, each already normalised by the whole batch."""
+
+    @property
+    def total(self) -> Tensor:
+        """What is minimised."""
+
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """What the total is made of, by the names of the history's columns."""
+
+    @property
+    def positives(self) -> int:
+        """Points or segments of an instance, of the whole batch."""
+
+
 class Criterion(Protocol):
     """The losses of a family of detectors."""
 
     carried: float
     """What goes from one step to the next; kept with the training's state."""
 
-    def __call__(self, output: Any, batch: Batch, of_batch: OfBatch) -> Losses:
+    def __call__(self, output: Any, batch: Batch, of_batch: OfBatch) -> Measured:
         """The losses of a batch, or of one process's share of it.
 
         Args:

@@ -1,7 +1,7 @@
 """What a detector on a map of proposals is trained on: its boundaries and the overlap of its segments."""
 
 from rdfa.data.windows import Batch
-from rdfa.models.proposals.maps import ProposalMaps
+from rdfa.models.proposals.detector import ProposalMaps
 from rdfa.schema import ProposalModel, Run
 from rdfa.training.criterion import OfBatch
 from rdfa.training.proposal_losses import ProposalLosses, proposal_losses

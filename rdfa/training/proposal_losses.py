@@ -31,6 +31,11 @@ class ProposalLosses:
     positives: int
     """Segments above the tIoU for the classification, of the whole batch."""
 
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """What the total is made of, by the names of the history's columns."""
+        return {"boundary": self.boundary, "classification": self.classification, "regression": self.regression}
+
 
 def proposal_losses(
     maps: ProposalMaps,

@@ -44,4 +44,4 @@ def _decays(module: nn.Module, name: str, decay_state: bool) -> bool:
         return decay_state and name in ("A_log", "D")
     if isinstance(module, Direction):
         return name == "conv_weight" or (decay_state and name in ("A_log", "D"))
-    return isinstance(module, nn.Linear | nn.Conv1d) and name == "weight"
+    return isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and name == "weight"
