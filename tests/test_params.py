@@ -126,10 +126,10 @@ def test_a_bad_file_is_refused_by_name(folder: Path, file: str, text: str, messa
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"dataset": "thumos"}, "no dataset 'thumos'; there is: activitynet, fineaction, hacs, hapt, thumos14"),
+        ({"dataset": "thumos"}, "no dataset 'thumos'; there is: activitynet, activitynet_tsn, ),
         ({"variant": "papers"}, "no variant 'papers'; it has: paper, released"),
         ({"scale": "../scales/full"}, "no scale '../scales/full'"),
-        ({"model": "bmn"}, "no model 'bmn'; there is: actionformer, actionmamba, convolution, rdfa"),
+        ({"model": "tridet"}, "no model 'tridet'; there is: actionformer, actionmamba, bmn, convolution, gtad, rdfa"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_known_ones(changed: dict[str, str], message: str) -> None:

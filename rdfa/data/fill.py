@@ -32,7 +32,7 @@ class Plan:
     """What a fetch of real features will do."""
 
     listing: Listing | None
-    """What will be downloaded and converted; None: a feature store is there."""
+    """What will be downloaded and converted; None: a feature store is there, or a person brings it."""
     by_hand: bool
     """Whether that store was put there by somebody; it may then be of other code and is read through."""
     missing: int
@@ -71,7 +71,7 @@ def plan(run: Run, folder: Path) -> Plan:
     made_from = _made_from(folder)
     by_hand = made_from is not None and not made_from.startswith(_ORIGIN)
     listing, missing = None, 0
-    if made_from is None or not (by_hand or _is_ours(run, hub, made_from)):
+    if hub.repository is not None and (made_from is None or not (by_hand or _is_ours(run, hub, made_from))):
         downloads = Downloads(hub, folder)
         listing = downloads.listing()
         missing = downloads.missing(listing)

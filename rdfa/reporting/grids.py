@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -19,6 +19,9 @@ from rdfa.files import read_json
 from rdfa.identity import paths
 from rdfa.params import PARAMS, Composed, compose, leaves, merged, read_yaml
 from rdfa.schema import Name, NotNegative, Section
+
+Column = Literal["published", "recall", "mAP_N", "MACs"]
+UNLABELLED = "labels ignored: every instance and every detection is an action"
 
 
 class Row(Section):
@@ -64,6 +67,8 @@ class Table(Section):
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters that the table changes in every row; a row's own come after them."""
     datasets: dict[Name, Elsewhere] = Field(default_factory=dict)
+    columns: tuple[Column, ...] = ()
+    """Further columns, after the mAP (rdfa.reporting.columns)."""
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -151,8 +156,7 @@ def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tu
     table = _read_file(path).on(dataset)
     scale = scale or table.scale
     if table.dataset is not None:
-        title = f"{table.title} ({dataset or table.dataset}, scale {scale})"
-        table = table.model_copy(update={"title": title})
+        table = table.model_copy(update={"title": f"{table.title} ({dataset or table.dataset}, scale {scale})"})
     entries = []
     for number, written in enumerate(table.rows, 1):
         if written.scales is not None and scale not in written.scales:
@@ -173,6 +177,8 @@ def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tu
             for seed in table.seeds
         )
         entries.append(Entry(row=row, runs=runs))
+    if any(composed.run.evaluation.agnostic for entry in entries for composed in entry.runs):
+        table = table.model_copy(update={"title": f"{table.title}; {UNLABELLED}"})
     return table, entries
 
 

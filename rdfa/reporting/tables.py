@@ -13,7 +13,8 @@ from typing import Any
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import HISTORY, RUN_JSON, paths, run_name
-from rdfa.reporting.grids import Entry
+from rdfa.reporting.columns import further, published_result
+from rdfa.reporting.grids import Column, Entry
 from rdfa.schema import Run
 
 SAMPLE_NOTE = (
@@ -27,8 +28,13 @@ BEST_OF_TEST_NOTE = (
 )
 
 
-def rows_of(entries: Sequence[Entry], root: Path, published: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rows_of(
+    entries: Sequence[Entry], root: Path, published: Mapping[str, Any], columns: Sequence[Column] = ()
+) -> list[dict[str, Any]]:
     """One dictionary per row of a table, the CSV's columns as keys; mAP in per cent. `row` names it in plots.
+
+    Args:
+        columns: further ones.
 
     Raises:
         RdfaError: a run's metrics are missing; says which command makes them.
@@ -36,7 +42,7 @@ def rows_of(entries: Sequence[Entry], root: Path, published: Mapping[str, Any]) 
     tious = sorted({tiou for entry in entries for tiou in entry.runs[0].run.evaluation.tious})
     by_name = {(entry.row.dataset, entry.row.shown): entry for entry in entries}
     return [
-        _row(entry, by_name.get((entry.row.dataset, entry.row.against or "")), root, tious, published)
+        _row(entry, by_name.get((entry.row.dataset, entry.row.against or "")), root, tious, published, columns)
         for entry in entries
     ]
 
@@ -44,7 +50,8 @@ def rows_of(entries: Sequence[Entry], root: Path, published: Mapping[str, Any]) 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV, numbers with two decimals."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
@@ -106,7 +113,12 @@ def curves_csv(entries: Sequence[Entry], root: Path) -> str:
 
 
 def _row(
-    entry: Entry, against: Entry | None, root: Path, tious: Sequence[float], published: Mapping[str, Any]
+    entry: Entry,
+    against: Entry | None,
+    root: Path,
+    tious: Sequence[float],
+    published: Mapping[str, Any],
+    columns: Sequence[Column],
 ) -> dict[str, Any]:
     run = entry.runs[0].run
     results = [_metrics(composed.run, root) for composed in entry.runs]
@@ -117,7 +129,8 @@ def _row(
         others = _averages([_metrics(composed.run, root) for composed in against.runs])
         changes = [own - other for own, other in zip(averages_found, others, strict=True)]
     average = statistics.fmean(averages_found)
-    paper = _published(run, published)
+    printed = published_result(run, published)
+    paper = printed.get("average")
     row: dict[str, Any] = {
         "data set": run.dataset,
         "scale": run.scale,
@@ -137,6 +150,10 @@ def _row(
         "change std": _spread(changes),
         "published": paper,
         "difference": average - paper if paper is not None else None,
+    }
+    for column in columns:
+        row |= further(column, run, results, printed)
+    row |= {
         "parameters": records[0]["parameters"],
         "selection": "; ".join(dict.fromkeys(_selection(run, record) for record in records)),
         "best of test": _best_of_test(records),
@@ -180,17 +197,6 @@ def _metrics(run: Run, root: Path) -> dict[str, Any]:
     if not path.exists():
         raise RdfaError(f"{path}: not there; run: rdfa evaluate {run_name(run)}")
     return dict(read_json(path))
-
-
-def _published(run: Run, published: Mapping[str, Any]) -> float | None:
-    """The paper's average for a run at full scale on the features that the paper used, else nothing."""
-    if run.source.kind == "sample":
-        return None
-    entry = published.get(run.model_name, {})
-    entry = entry.get("variants", {}).get(run.variant, entry)
-    result = entry.get("results", {}).get(run.dataset, {})
-    features = result.get("run_features", result.get("features"))
-    return result.get("average") if features == run.features.encoder else None
 
 
 def _cell(value: Any) -> str:

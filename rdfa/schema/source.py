@@ -113,7 +113,8 @@ class Beside(Section):
 class Hub(Section):
     """A data set of features on the Hugging Face Hub: archives of one tensor file per video."""
 
-    repository: str
+    repository: str | None
+    """null: the features are in no repository that we know of, but in `features`."""
     revision: Commit | None
     """Full hash of the commit; null: what `main` is at the first call, written down in the manifest."""
     archives: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -133,11 +134,15 @@ class Hub(Section):
     annotations: Beside
     scores: Beside | None
     """External class scores of the test split; null where the data set is used without."""
+    features: Beside | None = None
+    """What features.h5 is to be made of where `repository` is null; a person puts that file in place."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
         if self.axes.count("time") != 1 or self.axes.count("channel") != 1:
             raise ValueError("axes needs 'time' and 'channel', each once")
+        if (self.repository is None) == (self.features is None):
+            raise ValueError("give exactly one of hub.repository and hub.features")
         return self
 
 

@@ -56,6 +56,8 @@ def _origin(run: Run) -> str:
 
 def _features(run: Run, coming: Plan) -> list[str]:
     assert run.source.hub is not None
+    if coming.listing is None and run.source.hub.repository is None and not coming.by_hand:
+        return []  # asked for below
     if coming.listing is None:
         return ["  features  are there" + (", put in place by hand" if coming.by_hand else "")]
     pinned = "" if run.source.hub.revision else " (what main is now; source.hub.revision pins it)"

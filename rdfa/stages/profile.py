@@ -9,7 +9,7 @@ from rdfa.data.windows import Grid, Window, collate
 from rdfa.models.cost import Cost, activation_bytes, costs, parts
 from rdfa.models.detector import build
 from rdfa.ops.selective_scan import describe
-from rdfa.schema import Run
+from rdfa.schema import ProposalModel, Run
 from rdfa.training.criterion import criterion
 from rdfa.training.devices import choose_device, peak_memory, set_arithmetic
 from rdfa.training.schedule import optimizer
@@ -39,13 +39,17 @@ def profile_stage(run: Run, measure: bool) -> str:
         f"products and read-out together, as counted on the official code: {seen:.2f}",
         f"activations kept for the backward pass, batch {batch}: {activation_bytes(run, batch) / _GIB:.2f} GiB",
     ]
+    if isinstance(run.model, ProposalModel) and run.model.refine is not None and run.model.refine.iterations:
+        each = found["refinement.block"].macs / run.model.refine.iterations / 1e9
+        lines.append(f"one of the {run.model.refine.iterations} refinements: {each:.3f}")
     if measure:
         lines += _measured(run)
     return "\n".join(lines) + "\n"
 
 
 def _row(name: str, cost: Cost) -> str:
-    indented = f"  {name}" if ".dual." in name else name
+    inside = any(part in name for part in (".dual.", "proposals.", "refinement."))
+    indented = f"  {name}" if inside else name
     giga = (f"{value / 1e9:.2f}" for value in (cost.products, cost.scans, cost.readout, cost.macs))
     products, scans, readout, macs = giga
     return f"{indented:<34}{cost.parameters:>12,}{products:>10}{scans:>8}{readout:>10}{macs:>9}"

@@ -16,7 +16,7 @@ def table_stage(name: str, root: Path, scale: str | None = None, tracked: bool =
     table, entries = read_table(name, scale)
     for run in (composed.run for entry in entries for composed in entry.runs):
         refuse_changed(run.dataset, run.source.own, paths(run, root).data)
-    rows = rows_of(entries, root, read_yaml(PARAMS / "published.yaml"))
+    rows = rows_of(entries, root, read_yaml(PARAMS / "published.yaml"), table.columns)
     results = root / "results"
     files = [results / f"{name}{ending}" for ending in (".csv", ".md", ".json", "-curves.csv")]
     texts = [to_csv(rows), to_markdown(table.title, rows), None, curves_csv(entries, root)]

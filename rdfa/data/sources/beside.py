@@ -7,7 +7,7 @@ set's folder, under the names that `rdfa.data.folder` gives them.
 from pathlib import Path
 from typing import NamedTuple
 
-from rdfa.data.folder import ANNOTATIONS, SCORES
+from rdfa.data.folder import ANNOTATIONS, FEATURES, SCORES
 from rdfa.data.sources.download import Remote, download
 from rdfa.errors import RdfaError
 from rdfa.files import sha256
@@ -15,6 +15,7 @@ from rdfa.schema import Beside, Run
 
 _CHECKS = {
     ANNOTATIONS: "its layout, its classes and its splits, then its videos against the features",
+    FEATURES: "its width, stride, window and frame rate, and that it has the videos",
     SCORES: "its layout, and that it has every video of the test split and no unknown class",
 }
 
@@ -40,6 +41,8 @@ def needed(run: Run) -> list[Needed]:
         if hub.scores is None:
             raise RdfaError(f"{run.dataset}: detection.external_classes needs source.hub.scores")
         files.append(Needed(SCORES, hub.scores))
+    if hub.features is not None:
+        files.append(Needed(FEATURES, hub.features))
     return files
 
 
@@ -73,7 +76,7 @@ def provide(run: Run, folder: Path, *, timeout: float, attempts: int) -> None:
             remote = Remote(url=file.about.url, size=None, checksum=f"sha256:{file.about.sha256}")
             download(remote, place, timeout=timeout, attempts=attempts)
         if file.about.sha256 is not None and sha256(place) != file.about.sha256:
-            section = "annotations" if file.name == ANNOTATIONS else "scores"
+            section = Path(file.name).stem.removeprefix("external_")
             raise RdfaError(
                 f"{place}: is not {file.about.what}: its SHA-256 is {sha256(place)[:16]}..., not "
                 f"{file.about.sha256[:16]}...; replace it, or, if it is what you want to use, set "

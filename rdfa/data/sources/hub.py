@@ -77,6 +77,7 @@ def ask(hub: Hub) -> Listing:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
+    assert hub.repository is not None, "only asked where there is one"
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     where = f"{api.endpoint}/datasets/{hub.repository}"
     try:
