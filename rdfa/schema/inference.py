@@ -35,11 +35,21 @@ class Detection(Section):
     """Top classes of the video-level classifier that each segment is given; 0: the head classifies."""
 
 
+class Bootstrap(Section):
+    """Which draws of the test videos the intervals beside an average mAP come from."""
+
+    replicates: Positive
+    seed: NotNegative
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the draws that an interval holds."""
+
+
 class Evaluation(Section):
     """How detections are judged."""
 
     protocol: Literal["activitynet", "thumos14"]
     tious: Annotated[tuple[Fraction, ...], Field(min_length=1)]
+    bootstrap: Bootstrap
 
 
 class Runtime(Section):

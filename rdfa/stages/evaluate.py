@@ -1,11 +1,13 @@
 """`rdfa evaluate RUN`: metrics of a run's detections."""
 
 import csv
+import math
 from pathlib import Path
 
 from rdfa.data.detections import read_detections
 from rdfa.errors import RdfaError
 from rdfa.evaluation.average_precision import mean_average_precision
+from rdfa.evaluation.bootstrap import draw_videos, replicate_average
 from rdfa.files import read_json, write_json
 from rdfa.identity import HISTORY, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
 from rdfa.params import flatten
@@ -21,10 +23,14 @@ def evaluate_stage(run: Run, root: Path, tracked: bool = True) -> Path:
     refuse_other_data(run, where, read_manifest(run, where))
     if not where.detections.exists():
         raise RdfaError(f"{where.detections}: no such file; run: rdfa detect {run_name(run)}")
-    detections = read_detections(where.detections)
-    result = mean_average_precision(ground_truth(run, where), detections, run.evaluation.tious, run.evaluation.protocol)
+    truth, detections, judged = ground_truth(run, where), read_detections(where.detections), run.evaluation
+    result = mean_average_precision(truth, detections, judged.tious, judged.protocol)
+    draws = draw_videos(len(truth.videos), judged.bootstrap.replicates, judged.bootstrap.seed)
+    replicates = replicate_average(truth, detections, judged.tious, judged.protocol, draws)
     about = {"run": where.folder.name, "data_set": run.dataset, "scale": run.scale, "planted_data": is_planted(run)}
-    write_json(where.metrics, about | result.as_json())
+    values = [None if math.isnan(value) else round(value, 6) for value in replicates.tolist()]
+    drawn = {"bootstrap": judged.bootstrap.model_dump() | {"average_mAP": values}}
+    write_json(where.metrics, about | result.as_json() | drawn)
     if tracked:
         with tolerated():
             store = Store(root)
