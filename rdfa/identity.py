@@ -102,7 +102,8 @@ def keys(run: Run) -> Keys:
     training_code = ["rdfa.training.loop"]
     if run.training.test_looks_from is not None:  # the looks are recorded, so what they are made with counts
         looks = {name: value for name, value in values["detection"].items() if name != "weights"}
-        training |= {"detection": looks, "evaluation": values["evaluation"]}
+        judged = {name: value for name, value in values["evaluation"].items() if name != "bootstrap"}
+        training |= {"detection": looks, "evaluation": judged}
         training_code += ["rdfa.evaluation.detect", "rdfa.evaluation.judgement"]
     family = run.model.family
     train = _digest(fetch, training, code_digest(training_code, family))

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from rdfa.cli.arguments import parser
 from rdfa.identity import parse_run_name
 from rdfa.params import compose
-from rdfa.reporting.grids import table_names
+from rdfa.reporting.grids import elsewhere, table_names
 from rdfa.schema import Run
 from tests.conftest import ROOT
 
@@ -112,7 +112,8 @@ def test_every_parameter_that_is_named_exists(document: Path) -> None:
 def test_every_table_and_extra_that_is_named_exists(document: Path) -> None:
     text = document.read_text()
     tables = set(re.findall(r"\bresults/(\w+)\.(?:csv|md|json)\b", text))
-    assert tables - set(table_names(ROOT / "params")) <= OF_A_READER
+    known = {*table_names(ROOT / "params"), *elsewhere(ROOT / "params")}
+    assert tables - known <= OF_A_READER
     extras = set(re.findall(r"rdfa\[(\w+)\]", text))
     assert extras <= tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
 

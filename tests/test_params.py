@@ -126,7 +126,7 @@ def test_a_bad_file_is_refused_by_name(folder: Path, file: str, text: str, messa
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"dataset": "thumos"}, "no dataset 'thumos'; there is: activitynet, activitynet_tsn, ),
+        ({"dataset": "thumos"}, "no dataset 'thumos'; there is: activitynet, activitynet_tsn, "),
         ({"variant": "papers"}, "no variant 'papers'; it has: paper, released"),
         ({"scale": "../scales/full"}, "no scale '../scales/full'"),
         ({"model": "tridet"}, "no model 'tridet'; there is: actionformer, actionmamba, bmn, convolution, gtad, rdfa"),

@@ -31,7 +31,7 @@ What was dropped or stands out is counted in `MeanAveragePrecision.remarks`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,15 @@ class Remarks:
     """Classes without ground truth in this subset → detections dropped (0 included)."""
     dropped_ground_truth: int
     """Repeated or empty ground-truth segments left out."""
+
+
+class Hits(NamedTuple):
+    """What a matching at one threshold found, of the detections of a `Problem`."""
+
+    rows: NDArray[np.int64]
+    """(h,) the true positives, ascending."""
+    counted: NDArray[np.bool_]
+    """(n,) those that count at all: not the excused ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +132,8 @@ def mean_average_precision(
     if thresholds.ndim != 1 or len(thresholds) == 0 or not ((thresholds > 0) & (thresholds <= 1)).all():
         raise RdfaError(f"tIoU thresholds must be in (0, 1], but are {list(tious)}")
     drop = protocol == "activitynet" and not count_repeated
-    problem = _Problem(ground_truth, detections, protocol, drop)
-    match = _match_activitynet if protocol == "activitynet" else _match_thumos14
-    per_class = np.array(list(match(problem, thresholds)))
+    problem = Problem(ground_truth, detections, protocol, drop)
+    per_class = np.array([_average_precision(hits, problem) for hits in matched(problem, thresholds)])
     mean = per_class.mean(axis=1)
     return MeanAveragePrecision(
         protocol=protocol,
@@ -140,13 +148,16 @@ def mean_average_precision(
     )
 
 
-class _Problem:
+class Problem:
     """Ground truth and detections side by side: same class numbers, same group keys, in evaluation order.
 
     Of the G segments of the ground truth: `truth_segments` (G, 2), `truth_keys` (G,); of the n detections, by class
     and then by descending score: `segments` (n, 2), `labels` (n,) into `classes`, `videos` (n,) into the ground
     truth's or -1, `keys` (n,) which equal a truth key where video and class are the same; `class_start` (K,) the first
     row of each class; `positives` (K,) ground-truth segments of each class.
+
+    Raises:
+        RdfaError: there is no ground truth.
     """
 
     def __init__(self, ground_truth: Annotations, detections: Detections, protocol: Protocol, drop: bool) -> None:
@@ -158,6 +169,7 @@ class _Problem:
         if protocol == "thumos14" and AMBIGUOUS in ground_truth.label_index:
             ambiguous = labels == ground_truth.label_index[AMBIGUOUS]
             counted = ~ambiguous
+        self.protocol = protocol
         self.ambiguous_videos, self.ambiguous_segments = videos[ambiguous], segments[ambiguous]
 
         present, own_class = np.unique(labels[counted], return_inverse=True)
@@ -202,20 +214,22 @@ class _Problem:
         )
 
 
-def _match_activitynet(problem: _Problem, tious: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """AP of each class (K,) at each threshold; detections choose."""
+def matched(problem: Problem, tious: NDArray[np.float64]) -> Iterator[Hits]:
+    """The matching at each threshold, by the problem's protocol."""
+    return (_match_activitynet if problem.protocol == "activitynet" else _match_thumos14)(problem, tious)
+
+
+def _match_activitynet(problem: Problem, tious: NDArray[np.float64]) -> Iterator[Hits]:
+    """Detections choose."""
     rows, truths, overlaps = overlapping_pairs(
         problem.keys, problem.segments, problem.truth_keys, problem.truth_segments, _tiou_or_equal, tious.min()
     )
     order = np.lexsort((truths, -overlaps, rows))
     rows, truths, overlaps = rows[order], truths[order], overlaps[order]
+    counted = np.ones(len(problem.labels), dtype=bool)
     for threshold in tious:
         near = overlaps >= threshold
-        hits = rows[near][match_in_turn(rows[near], truths[near])]
-        precision = _precision_at(hits, problem, np.arange(1, len(problem.labels) + 1))
-        for own in np.split(precision, np.searchsorted(problem.labels[hits], np.arange(1, len(problem.classes)))):
-            own[::-1] = np.maximum.accumulate(own[::-1])
-        yield _mean_over_truth(precision, hits, problem)
+        yield Hits(rows[near][match_in_turn(rows[near], truths[near])], counted)
 
 
 def _tiou_or_equal(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -223,8 +237,8 @@ def _tiou_or_equal(first: NDArray[np.float64], second: NDArray[np.float64]) -> N
     return np.where((first == second).all(axis=-1), 1.0, tiou(first, second))
 
 
-def _match_thumos14(problem: _Problem, tious: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """AP of each class (K,) at each threshold; ground-truth segments choose."""
+def _match_thumos14(problem: Problem, tious: NDArray[np.float64]) -> Iterator[Hits]:
+    """Ground-truth segments choose."""
     segments = np.sort(problem.truth_segments, axis=1)  # the kit swaps reversed bounds
     rows, truths, overlaps = overlapping_pairs(
         problem.keys, problem.segments, problem.truth_keys, segments, overlap_over_hull, tious.min()
@@ -242,24 +256,21 @@ def _match_thumos14(problem: _Problem, tious: NDArray[np.float64]) -> Iterator[N
     for threshold in tious:
         near = overlaps > threshold
         hits = np.sort(rows[near][match_in_turn(truths[near], rows[near])])
-        counts = np.ones(len(problem.labels), dtype=np.int64)
-        counts[ambiguous] = 0
-        counts[hits] = 1
-        yield _mean_over_truth(_precision_at(hits, problem, np.cumsum(counts)), hits, problem)
+        counted = np.ones(len(problem.labels), dtype=bool)
+        counted[ambiguous] = False
+        counted[hits] = True
+        yield Hits(hits, counted)
 
 
-def _precision_at(hits: NDArray[np.int64], problem: _Problem, counted: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Precision among the detections of its class down to each true positive: (h,).
-
-    `hits` (h,) are the rows of the true positives, ascending; `counted` (n,) how many detections of all classes
-    count down to each row.
-    """
-    labels = problem.labels[hits]
+def _average_precision(hits: Hits, problem: Problem) -> NDArray[np.float64]:
+    """AP of each class (K,)."""
+    rows, labels = hits.rows, problem.labels[hits.rows]
+    counted = np.cumsum(hits.counted)
     before = np.r_[0, counted][problem.class_start[labels]]
-    true = np.arange(1, len(hits) + 1) - np.searchsorted(labels, labels)
-    return np.asarray(true / (counted[hits] - before))
-
-
-def _mean_over_truth(precision: NDArray[np.float64], hits: NDArray[np.int64], problem: _Problem) -> NDArray[np.float64]:
-    total = np.bincount(problem.labels[hits], weights=precision, minlength=len(problem.classes))
+    true = np.arange(1, len(rows) + 1) - np.searchsorted(labels, labels)
+    precision = np.asarray(true / (counted[rows] - before))
+    if problem.protocol == "activitynet":
+        for own in np.split(precision, np.searchsorted(labels, np.arange(1, len(problem.classes)))):
+            own[::-1] = np.maximum.accumulate(own[::-1])
+    total = np.bincount(labels, weights=precision, minlength=len(problem.classes))
     return np.asarray(total / problem.positives)

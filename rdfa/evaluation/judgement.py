@@ -1,5 +1,6 @@
-"""What a run's detections are worth by the run's parameters: mAP, and on request average recall and sensitivity."""
+"""What a run's detections are worth by its parameters: mAP, how far it depends on the videos; recall, sensitivity."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from rdfa.data.annotations import Annotations
 from rdfa.data.detections import UNNAMED, Detections
 from rdfa.evaluation.average_precision import MeanAveragePrecision, mean_average_precision
+from rdfa.evaluation.bootstrap import Floats, draw_videos, replicate_average
 from rdfa.evaluation.diagnosis import Diagnosis, diagnose
 from rdfa.evaluation.diagnosis.characteristics import PRESETS
 from rdfa.evaluation.proposals import AverageRecall, average_recall
@@ -20,12 +22,16 @@ class Judgement:
 
     params: Evaluation
     precision: MeanAveragePrecision
+    replicates: Floats
+    """Average mAP of each draw of the videos."""
     recall: AverageRecall | None
     diagnosis: Diagnosis | None
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values; fractions, not per cent."""
+        drawn = [None if math.isnan(value) else round(value, 6) for value in self.replicates.tolist()]
         found = self.precision.as_json() | {"agnostic": self.params.agnostic}
+        found["bootstrap"] = self.params.bootstrap.model_dump() | {"average_mAP": drawn}
         if self.recall is not None and self.params.recall is not None:
             numbers = {f"AR@{number}": self.recall.at(number) for number in self.params.recall.numbers}
             found["average_recall"] = {"tiou": self.recall.tious.tolist(), "AUC": self.recall.auc, **numbers}
@@ -42,16 +48,30 @@ def judge(ground_truth: Annotations, detections: Detections, params: Evaluation)
     Raises:
         RdfaError: no ground truth, or bins that do not cover it.
     """
-    if params.agnostic:
-        ground_truth, detections = _unlabelled(ground_truth, detections)
+    ground_truth, detections = as_judged(ground_truth, detections, params)
     recall, diagnosis = None, None
     if params.recall is not None:
         most = max(params.recall.numbers)
         recall = average_recall(ground_truth, segments_once(detections), params.recall.tious, most)
     if params.sensitivity is not None:
         diagnosis = diagnose(ground_truth, detections, params.tious, PRESETS[params.sensitivity.bins])
-    precision = mean_average_precision(ground_truth, detections, params.tious, params.protocol)
-    return Judgement(params=params, precision=precision, recall=recall, diagnosis=diagnosis)
+    draws = draw_videos(len(ground_truth.videos), params.bootstrap.replicates, params.bootstrap.seed)
+    return Judgement(
+        params=params,
+        precision=mean_average_precision(ground_truth, detections, params.tious, params.protocol),
+        replicates=replicate_average(ground_truth, detections, params.tious, params.protocol, draws),
+        recall=recall,
+        diagnosis=diagnosis,
+    )
+
+
+def as_judged(ground_truth: Annotations, detections: Detections, params: Evaluation) -> tuple[Annotations, Detections]:
+    """Both as they are, or with one class for all where labels do not count."""
+    if not params.agnostic:
+        return ground_truth, detections
+    videos = tuple(replace(video, labels=(UNNAMED,) * len(video.labels)) for video in ground_truth.videos)
+    nothing = np.zeros_like(detections.label_index)
+    return Annotations(videos, (UNNAMED,)), replace(detections, label_index=nothing, classes=(UNNAMED,))
 
 
 def segments_once(detections: Detections) -> Detections:
@@ -66,10 +86,3 @@ def segments_once(detections: Detections) -> Detections:
     kept = np.sort(order[first])
     columns = ("video_index", "segments", "scores", "label_index")
     return replace(detections, **{name: getattr(detections, name)[kept] for name in columns})
-
-
-def _unlabelled(ground_truth: Annotations, detections: Detections) -> tuple[Annotations, Detections]:
-    """Both with one class for all."""
-    videos = tuple(replace(video, labels=(UNNAMED,) * len(video.labels)) for video in ground_truth.videos)
-    nothing = np.zeros_like(detections.label_index)
-    return Annotations(videos, (UNNAMED,)), replace(detections, label_index=nothing, classes=(UNNAMED,))

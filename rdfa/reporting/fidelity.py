@@ -1,6 +1,6 @@
 """The ledger of fidelity: each point where paper and released code part, and our switch for it.
 
-`params/fidelity.yaml` holds the data and `docs/measured/fidelity.csv`, a copy of results/fidelity.csv, what was
+`params/fidelity.yaml` holds the data and `docs/measured/fidelity.csv`, a copy of results/hapt_fidelity.csv, what was
 measured. `docs/fidelity.md` is made from both:
 
     python -c 'from rdfa.reporting.fidelity import *; print(document(), end="")' > docs/fidelity.md
@@ -21,7 +21,7 @@ from rdfa.schema import Positive, Section
 __all__ = ["Discrepancy", "Switch", "document", "measured_effects", "read_ledger", "to_markdown"]
 
 MEASURED = Path("docs/measured/fidelity.csv")
-"""What results/fidelity.csv held when it was last made."""
+"""What results/hapt_fidelity.csv held when it was last made."""
 
 _HEADING = """\
 # Fidelity: paper, released code, and this project

@@ -20,7 +20,7 @@ from rdfa.identity import paths
 from rdfa.params import PARAMS, Composed, compose, leaves, merged, read_yaml
 from rdfa.schema import Name, NotNegative, Section
 
-Column = Literal["published", "recall", "mAP_N", "MACs"]
+Column = Literal["published", "recall", "mAP_N"]
 UNLABELLED = "labels ignored: every instance and every detection is an action"
 
 

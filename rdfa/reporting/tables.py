@@ -1,4 +1,4 @@
-"""Tables: how the metrics of their runs (rdfa.reporting.grids) become CSV and Markdown.
+"""Tables: the rows that the metrics of their runs (rdfa.reporting.grids) make, and the curves of their trainings.
 
 Every number comes from a `metrics-*.json` of a run; published ones from `params/published.yaml`.
 """
@@ -6,26 +6,18 @@ Every number comes from a `metrics-*.json` of a run; published ones from `params
 import csv
 import io
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import HISTORY, RUN_JSON, paths, run_name
+from rdfa.models.cost import costs
 from rdfa.reporting.columns import further, published_result
+from rdfa.reporting.comparison import Floats, change_of, interval, replicates_of, verdict
 from rdfa.reporting.grids import Column, Entry
 from rdfa.schema import Run
-
-SAMPLE_NOTE = (
-    "Scale `sample`: planted features, small models, few epochs. These numbers show that the pipeline works. They are "
-    "not comparable with any published number; those are in `params/published.yaml`."
-)
-
-BEST_OF_TEST_NOTE = (
-    "`best of test` is the largest average among the looks at the test split during the same training, as the released "
-    "code reports: selected on the split that it is measured on. The headline is the last epoch's `average`."
-)
 
 
 def rows_of(
@@ -45,46 +37,6 @@ def rows_of(
         _row(entry, by_name.get((entry.row.dataset, entry.row.against or "")), root, tious, published, columns)
         for entry in entries
     ]
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, numbers with two decimals."""
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def to_markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as Markdown: one block per list of columns that have values, so that no cell is empty."""
-    blocks: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for row in map(_with_spread, rows):
-        shown = (name for name, value in row.items() if value not in ("", None) and name != "row")
-        blocks.setdefault(tuple(shown), []).append(row)
-    lines = [f"# {title}", ""]
-    if any(row["scale"] == "sample" for row in rows):
-        lines += [SAMPLE_NOTE, ""]
-    for columns, members in blocks.items():
-        lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        lines += ["| " + " | ".join(_cell(row[name]) for name in columns) + " |" for row in members]
-        lines.append("")
-    lines.append("mAP in per cent at each tIoU; `average` is their mean.")
-    if any(row["std"] is not None for row in rows):
-        lines.append("± is the standard deviation over the seeds; `change` is paired, seed by seed.")
-    if any(row["best of test"] is not None for row in rows):
-        lines.append(BEST_OF_TEST_NOTE)
-    return "\n".join(lines) + "\n"
-
-
-def _with_spread(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for readers: mean and standard deviation in one cell."""
-    joined = dict(row)
-    for name, spread in (("average", "std"), ("change", "change std")):
-        if row[spread] is not None:
-            joined[name], joined[spread] = f"{row[name]:.2f} ± {row[spread]:.2f}", None
-    return joined
 
 
 def averages(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
@@ -123,12 +75,9 @@ def _row(
     run = entry.runs[0].run
     results = [_metrics(composed.run, root) for composed in entry.runs]
     records = [read_json(paths(composed.run, root).folder / RUN_JSON) for composed in entry.runs]
-    averages_found = _averages(results)
-    changes: list[float] = []
-    if against is not None:
-        others = _averages([_metrics(composed.run, root) for composed in against.runs])
-        changes = [own - other for own, other in zip(averages_found, others, strict=True)]
-    average = statistics.fmean(averages_found)
+    found_averages, replicates = _averages(results), replicates_of(results)
+    within = interval(replicates, run.evaluation.bootstrap)
+    average = statistics.fmean(found_averages)
     printed = published_result(run, published)
     paper = printed.get("average")
     row: dict[str, Any] = {
@@ -144,17 +93,17 @@ def _row(
         row[f"mAP@{tiou:g}"] = statistics.fmean(found) if found else None
     row |= {
         "average": average,
-        "std": _spread(averages_found),
-        "against": entry.row.against,
-        "change": statistics.fmean(changes) if changes else None,
-        "change std": _spread(changes),
+        "std": _spread(found_averages),
+        "low": within.low,
+        "high": within.high,
+        **_change(entry, against, root, found_averages, replicates),
         "published": paper,
         "difference": average - paper if paper is not None else None,
-    }
-    for column in columns:
-        row |= further(column, run, results, printed)
-    row |= {
+        **{name: value for column in columns for name, value in further(column, run, results, printed).items()},
         "parameters": records[0]["parameters"],
+        "G MACs": costs(run)[""].macs / 1e9,
+        "CPU s per step": _mean_cost(records, lambda record: record["cpu_seconds"] / record["steps"]),
+        "peak MiB": _mean_cost(records, lambda record: record["peak_memory_mib"]),
         "selection": "; ".join(dict.fromkeys(_selection(run, record) for record in records)),
         "best of test": _best_of_test(records),
         "test looks": "; ".join(dict.fromkeys(filter(None, map(_looks, records)))) or None,
@@ -162,6 +111,34 @@ def _row(
         "row": f"{run.dataset} {entry.row.shown}",
     }
     return row
+
+
+def _change(
+    entry: Entry, against: Entry | None, root: Path, own: Sequence[float], replicates: Floats
+) -> dict[str, Any]:
+    """The columns that compare a row with the one that it names."""
+    row: dict[str, Any] = dict.fromkeys(("against", "change", "change std", "change low", "change high", "noise"))
+    if against is None:
+        return row
+    results = [_metrics(composed.run, root) for composed in against.runs]
+    changes = [one - other for one, other in zip(own, _averages(results), strict=True)]
+    shown, other = entry.row.shown, against.row.shown
+    drawn = change_of(replicates, replicates_of(results), shown, other)
+    within = interval(drawn, entry.runs[0].run.evaluation.bootstrap)
+    return row | {
+        "against": other,
+        "change": statistics.fmean(changes),
+        "change std": _spread(changes),
+        "change low": within.low,
+        "change high": within.high,
+        "noise": verdict(within, len(own)),
+    }
+
+
+def _mean_cost(records: Sequence[Mapping[str, Any]], cost: Callable[[Mapping[str, Any]], float]) -> float | None:
+    """Of the trainings that were made here; nothing where weights were imported."""
+    trained = [record for record in records if "imported_from" not in record]
+    return statistics.fmean(map(cost, trained)) if trained else None
 
 
 def _averages(results: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -197,9 +174,3 @@ def _metrics(run: Run, root: Path) -> dict[str, Any]:
     if not path.exists():
         raise RdfaError(f"{path}: not there; run: rdfa evaluate {run_name(run)}")
     return dict(read_json(path))
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -5,7 +5,7 @@ Reading order: `Run` (everything) holds `Source`, `Features`, `Windows`, `Model`
 `params/`, so that no constant hides in code. `rdfa.params` composes the files and builds these.
 """
 
-from rdfa.schema.inference import Detection, Evaluation, Runtime
+from rdfa.schema.inference import Bootstrap, Detection, Evaluation, Runtime
 from rdfa.schema.model import S6, Attention, Block, Branch, Convolution, Heads, Model, Scan, Stem, ViM
 from rdfa.schema.proposal_model import (
     Base,
@@ -34,6 +34,7 @@ __all__ = [
     "Base",
     "Beside",
     "Block",
+    "Bootstrap",
     "Boundaries",
     "BoundaryMatching",
     "Branch",

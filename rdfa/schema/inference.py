@@ -51,6 +51,15 @@ class Sensitivity(Section):
     """DETAD's edges for a data set, or five bins with about as many instances each."""
 
 
+class Bootstrap(Section):
+    """Which draws of the test videos the intervals beside an average mAP come from."""
+
+    replicates: Positive
+    seed: NotNegative
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the draws that an interval holds."""
+
+
 class Evaluation(Section):
     """How detections are judged."""
 
@@ -62,6 +71,7 @@ class Evaluation(Section):
     """Average recall of the segments, whatever their labels, beside the mAP."""
     sensitivity: Sensitivity | None
     """How the normalised mAP depends on the kind of instance, beside the mAP."""
+    bootstrap: Bootstrap
 
 
 class Runtime(Section):

@@ -134,7 +134,7 @@ class Hub(Section):
     annotations: Beside
     scores: Beside | None
     """External class scores of the test split; null where the data set is used without."""
-    features: Beside | None = None
+    features: Beside | None
     """What features.h5 is to be made of where `repository` is null; a person puts that file in place."""
 
     @model_validator(mode="after")

@@ -21,8 +21,7 @@ def evaluate_stage(run: Run, root: Path, tracked: bool = True) -> Path:
     refuse_other_data(run, where, read_manifest(run, where))
     if not where.detections.exists():
         raise RdfaError(f"{where.detections}: no such file; run: rdfa detect {run_name(run)}")
-    detections = read_detections(where.detections)
-    judged = judge(ground_truth(run, where), detections, run.evaluation)
+    judged = judge(ground_truth(run, where), read_detections(where.detections), run.evaluation)
     about = {"run": where.folder.name, "data_set": run.dataset, "scale": run.scale, "planted_data": is_planted(run)}
     write_json(where.metrics, about | judged.as_json())
     if tracked:

@@ -14,8 +14,9 @@ from torch import nn
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.data.windows import TrainingWindows
 from rdfa.errors import RdfaError
+from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
-from rdfa.evaluation.judgement import judge
+from rdfa.evaluation.judgement import as_judged
 from rdfa.identity import CHECKPOINT, HISTORY, LOG, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
 from rdfa.models.detector import build, count_parameters
 from rdfa.params import Composed, flatten
@@ -106,7 +107,8 @@ def _test_map(run: Run, where: Paths, data: Data) -> Callable[[nn.Module], float
     def test_map(model: nn.Module) -> float:
         device = next(model.parameters()).device
         found = detect(run, model, videos, data.annotations.classes, data.store, data.scores, device)
-        return judge(truth, found, run.evaluation).precision.average
+        judged = as_judged(truth, found, run.evaluation)
+        return mean_average_precision(*judged, run.evaluation.tious, run.evaluation.protocol).average
 
     return test_map
 

@@ -1,32 +1,23 @@
 """Published numbers: shown beside runs on the same real features only, and consistent with their own cells."""
 
 import statistics
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rdfa.files import write_json
-from rdfa.identity import paths
-from rdfa.params import Composed, compose, read_yaml
-from rdfa.reporting.grids import Entry, Row
-from rdfa.reporting.tables import rows_of
+from rdfa.params import compose, read_yaml
+from rdfa.reporting.columns import published_result
 from tests.conftest import ROOT
 
 PUBLISHED = read_yaml(ROOT / "params" / "published.yaml")
 
 
-def shown(root: Path, model: str, variant: str, dataset: str, *overrides: str, scale: str = "full") -> Any:
-    """What a table has in its column `published` for a finished run."""
-    composed: Composed = compose(
+def shown(model: str, variant: str, dataset: str, *overrides: str, scale: str = "full") -> float | None:
+    """What a table has in its column `published` for a run."""
+    composed = compose(
         dataset=dataset, model=model, variant=variant, scale=scale, overrides=overrides, folder=ROOT / "params"
     )
-    where = paths(composed.run, root)
-    tious = list(composed.run.evaluation.tious)
-    write_json(where.metrics, {"average_mAP": 0.5, "mAP": [0.5] * len(tious), "tiou": tious})
-    write_json(where.folder / "run.json", {"parameters": 1, "epoch": 1, "test_looks": None})
-    entry = Entry(row=Row(dataset=dataset, model=model, variant=variant), runs=(composed,))
-    return rows_of([entry], root, PUBLISHED)[0]["published"]
+    return published_result(composed.run, PUBLISHED).get("average")
 
 
 @pytest.mark.parametrize(
@@ -42,18 +33,18 @@ def shown(root: Path, model: str, variant: str, dataset: str, *overrides: str, s
     ],
 )
 def test_a_run_on_real_features_has_its_own_models_and_variants_number_beside_it(
-    tmp_path: Path, model: str, variant: str, averages: tuple[float | None, ...]
+    model: str, variant: str, averages: tuple[float | None, ...]
 ) -> None:
     datasets = ("thumos14", "activitynet", "fineaction", "hacs")
-    assert tuple(shown(tmp_path, model, variant, dataset) for dataset in datasets) == averages
-    assert all(shown(tmp_path, model, variant, dataset, scale="sample") is None for dataset in datasets)
-    assert shown(tmp_path, model, variant, "hapt") is None
+    assert tuple(shown(model, variant, dataset) for dataset in datasets) == averages
+    assert all(shown(model, variant, dataset, scale="sample") is None for dataset in datasets)
+    assert shown(model, variant, "hapt") is None
 
 
-def test_a_number_on_other_features_is_not_shown(tmp_path: Path) -> None:
+def test_a_number_on_other_features_is_not_shown() -> None:
     on_i3d = ("features.encoder=I3D", "features.dimension=2048")
-    assert shown(tmp_path, "temporalmaxer", "paper", "thumos14", *on_i3d) == 67.7
-    assert shown(tmp_path, "actionformer", "paper", "thumos14", *on_i3d) is None
+    assert shown("temporalmaxer", "paper", "thumos14", *on_i3d) == 67.7
+    assert shown("actionformer", "paper", "thumos14", *on_i3d) is None
 
 
 def _results(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -12,8 +12,9 @@ from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import paths
 from rdfa.params import Composed, compose
+from rdfa.reporting.formats import BEST_OF_TEST_NOTE, to_csv, to_markdown
 from rdfa.reporting.grids import Entry, Row
-from rdfa.reporting.tables import BEST_OF_TEST_NOTE, rows_of, to_csv, to_markdown
+from rdfa.reporting.tables import rows_of
 from rdfa.stages.fetch import fetch_stage
 from tests.conftest import ROOT, TINY
 from tests.training.test_training import average_map
@@ -43,7 +44,7 @@ def test_one_training_gives_the_last_epochs_number_and_the_best_of_the_looks(tin
     assert [row["test looks"] for row in rows] == ["best of 3 (epoch 1)"] * 2
     assert [row["selection"] for row in rows] == ["last (epoch 3)", "selected on test, best of 3 (epoch 1)"]
     assert "best of test" in to_csv(rows).splitlines()[0]
-    assert BEST_OF_TEST_NOTE in to_markdown("Both", rows)
+    assert BEST_OF_TEST_NOTE in to_markdown("Both", rows, 0.95)
 
 
 def test_a_look_judges_by_the_videos_without_features_too_as_the_evaluation_does(tiny: Tiny, tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_a_run_that_did_not_look_has_no_such_number(tiny: Tiny, tmp_path: Path) 
     assert read_json(paths(composed.run, tmp_path).folder / "run.json")["test_looks"] is None
     (row,) = rows_of([Entry(row=ROW, runs=(composed,))], tmp_path, {})
     assert (row["best of test"], row["test looks"], row["selection"]) == (None, None, "last (epoch 3)")
-    assert "test" not in to_markdown("None", [row]).split("\n\n")[-1]
+    assert "best of test" not in to_markdown("None", [row], 0.95)
 
 
 def test_weights_of_a_look_need_a_look(tiny: Tiny) -> None:

@@ -1,4 +1,4 @@
-# metrics -> tables, as CSV, Markdown, averages for DVC and training curves. Stale ones are set aside (runs.smk).
+# metrics -> tables, as CSV, Markdown and LaTeX, averages for DVC and training curves. Stale ones are set aside (runs.smk).
 
 
 rule table:
@@ -7,6 +7,7 @@ rule table:
     output:
         csv="results/{table}.csv",
         markdown="results/{table}.md",
+        latex="results/{table}.tex",
         averages="results/{table}.json",
         curves="results/{table}-curves.csv",
     log:
