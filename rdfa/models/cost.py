@@ -28,6 +28,7 @@ _SCAN = torch.ops.rdfa.selective_scan
 _PARTS = re.compile(
     r"backbone\.embedding|backbone\.stem\.\d+\.dual\.(temporal|channel)|backbone\.(stem|branch)\.\d+"
     r"|neck|class_head|offset_head"
+    r"|base|boundaries|proposals|confidence|refinement"
 )
 
 
