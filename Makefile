@@ -25,6 +25,7 @@ check: $(VENV)/.installed  ## formatting, lint and types
 bench: $(VENV)/.installed  ## speed and memory, as ratios measured in one run
 	python benchmarks/selective_scan.py
 	python benchmarks/training_step.py
+	python benchmarks/boundary_matching.py
 	python benchmarks/evaluation.py
 
 $(VENV)/.installed: requirements.lock pyproject.toml setup.py $(wildcard rdfa/ops/selective_scan/kernel/*)

@@ -80,3 +80,12 @@ def test_every_candidate_of_the_scan_is_measured_or_says_why_not(program: Module
     assert own <= {name for name, candidate in found.items() if not isinstance(candidate, str)}
     if importlib.util.find_spec("mambapy") is None:
         assert found["mambapy, pscan"] == "not installed; to get it: pip install mambapy"
+
+
+@pytest.mark.parametrize("program", ["boundary_matching"], indirect=True)
+def test_the_three_ways_of_boundary_matching_give_the_same_and_are_measured(program: ModuleType) -> None:
+    size = program.Size("tiny", durations=6, steps=9, batch=2, channels=3, outputs=4, samples=5)
+    assert program.difference(size) < 1e-5
+    times = program.measure(size, rounds=1)
+    assert times.keys() == {(name, label) for name in program.WAYS for label in program.PASSES}
+    assert all(value > 0 for value in times.values())

@@ -28,7 +28,7 @@ _SCAN = torch.ops.rdfa.selective_scan
 _PARTS = re.compile(
     r"backbone\.embedding|backbone\.stem\.\d+\.dual\.(temporal|channel)|backbone\.(stem|branch)\.\d+"
     r"|neck|class_head|offset_head"
-    r"|base|boundaries|proposals(\.align)?|confidence|refinement(\.context|\.block)?"
+    r"|base|boundaries|proposals|confidence|refinement"
 )
 
 
@@ -85,7 +85,7 @@ def costs(run: Run, batch: int = 1, steps: int | None = None) -> dict[str, Cost]
 
 
 def parts(found: Mapping[str, Cost]) -> dict[str, Cost]:
-    """The detector's parts in order, from `costs`; a part with a "." after its owner's name is in that one."""
+    """The detector's parts in order, from `costs`; a stem is followed by the two paths in it."""
     return {name: cost for name, cost in found.items() if _PARTS.fullmatch(name)}
 
 

@@ -48,8 +48,7 @@ def profile_stage(run: Run, measure: bool) -> str:
 
 
 def _row(name: str, cost: Cost) -> str:
-    inside = any(part in name for part in (".dual.", "proposals.", "refinement."))
-    indented = f"  {name}" if inside else name
+    indented = f"  {name}" if ".dual." in name else name
     giga = (f"{value / 1e9:.2f}" for value in (cost.products, cost.scans, cost.readout, cost.macs))
     products, scans, readout, macs = giga
     return f"{indented:<34}{cost.parameters:>12,}{products:>10}{scans:>8}{readout:>10}{macs:>9}"

@@ -89,9 +89,7 @@ def squared(logits: list[float], tious: list[float]) -> float:
 
 
 def expected(maps: ProposalMaps, targets: ProposalTargets, factors: list[float]) -> tuple[float, float, float]:
-    maps = ProposalMaps(
-        *(tuple(x.detach() for x in each) if isinstance(each, tuple) else each.detach() for each in maps)
-    )
+    maps = each_tensor(maps, lambda x: x.detach())
     boundary = 0.0
     for logits, near in ((maps.start, targets.start), (maps.end, targets.end)):
         pairs = [(float(logits[v, t]), float(near[v, t]) > 0.5) for v in range(3) for t in range(LENGTHS[v])]

@@ -92,7 +92,8 @@ def test_instances_are_as_dense_in_every_scale_as_their_durations_say() -> None:
 
 def test_the_nearest_cell_is_the_nearest_in_duration_then_in_centre() -> None:
     torch.manual_seed(0)
-    segments = drawn_segments(LENGTHS, 2 * D, 40)
+    inside = drawn_segments(LENGTHS, 2 * D, 40)
+    segments = torch.cat([inside, inside - 3.3, inside + 4.7], dim=1)  # of those outside, the nearest inside
     cells, relative = nearest_cells(segments, LENGTHS, D, T)
     for video, length in enumerate(LENGTHS.tolist()):
         for index, (start, end) in enumerate(segments[video].tolist()):

@@ -9,6 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from rdfa.models.cost import Cost, parts
 from rdfa.models.proposals.cells import instantiated_segments
 from rdfa.models.proposals.detector import ProposalDetector
 from tests.models.proposals.settings import GTAD, GTAD_RCL, RCL, proposal_model
@@ -136,6 +137,19 @@ def test_the_continuous_confidence_costs_its_two_layers_for_cells_and_instances(
     assert everywhere.macs["confidence"] == (cells + len(instances)) * layers
     assert everywhere.macs[""] - of_cells.macs[""] == len(instances) * layers
     assert of_cells.parameters["confidence"] == layers + 128 + 2
+
+
+@pytest.mark.parametrize("changes", [{}, GTAD, RCL, GTAD_RCL], ids=["bmn", "gtad", "bmn with RCL", "gtad with RCL"])
+def test_the_parts_add_up_to_the_whole(changes: dict[str, Any]) -> None:
+    found = counted(changes)
+    costs = {
+        name: Cost(parameters=found.parameters[name], products=macs, scans=0, readout=0)
+        for name, macs in found.macs.items()
+    }
+    named = parts(costs)
+    assert list(named) == ["base", "boundaries", "proposals", "confidence"] + ["refinement"] * ("refine" in changes)
+    assert sum(cost.macs for cost in named.values()) == costs[""].macs
+    assert sum(cost.parameters for cost in named.values()) == costs[""].parameters
 
 
 def test_rcl_on_gtad_differs_from_rcl_on_bmn_in_the_base_alone() -> None:

@@ -224,3 +224,16 @@ def test_the_weights_do_not_depend_on_the_size_of_the_map(family: str) -> None:
 def test_parameters_that_contradict_each_other_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         proposal_model(changes)
+
+
+@EVERY
+def test_mixed_precision_changes_the_confidences_by_no_more_than_its_rounding(family: str) -> None:
+    features, mask = batch()
+    model = detector(family).float()
+    with torch.no_grad():
+        full = model(features.float(), mask)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(features.float(), mask)
+    for video in range(len(LENGTHS)):
+        for one, other in zip(valid_parts(full, video), valid_parts(half, video), strict=True):
+            assert (one - other.float()).abs().max() <= 0.03 * one.abs().max()
