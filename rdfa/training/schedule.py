@@ -27,14 +27,17 @@ def optimizer(model: nn.Module, params: Training) -> torch.optim.AdamW:
     """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
+    of_scans = [part for each in model.modules() if isinstance(each, FABiS6) for part in each.children()]
     for module in model.modules():
-        if isinstance(module, nn.ParameterList):
-            continue  # its owner says below what it is
+        if isinstance(module, nn.ParameterList):  # of a scan: it says below what it is; else a convolution's weights
+            decayed.extend(() if any(module is part for part in of_scans) else module)
+            continue
         for name, parameter in module.named_parameters(recurse=False):
             (decayed if _decays(module, name, params.decay_state) else free).append(parameter)
         if isinstance(module, FABiS6):
             decayed.extend(module.conv_weights)
             free.extend(module.conv_biases)
+    assert len(decayed) + len(free) == len(list(model.parameters())), "a weight that nothing would train"
     groups = [{"params": decayed, "weight_decay": params.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=params.learning_rate, fused=params.fused_optimizer)
 
