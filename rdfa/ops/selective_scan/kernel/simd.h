@@ -75,6 +75,12 @@ SCAN_INLINE void transpose(Vec (&rows)[W]) {
 // turn keep the processor busy where one after the other would fill its queue with what cannot start yet.
 struct Wide {
     Vec a, b;
+
+    Wide() = default;
+    SCAN_INLINE Wide(Vec a, Vec b) : a(a), b(b) {}
+    // Part by part: the compiler's own copies go through memory, 16 bytes at a time.
+    SCAN_INLINE Wide(const Wide& x) : a(x.a), b(x.b) {}
+    SCAN_INLINE Wide& operator=(const Wide& x) { return a = x.a, b = x.b, *this; }
 };
 SCAN_INLINE Wide load_wide(const float* p) { return {load(p), load(p + W)}; }
 SCAN_INLINE void store(float* p, Wide x) { store(p, x.a), store(p + W, x.b); }
