@@ -19,9 +19,6 @@ WORK_PER_THREAD = 2**18
 """State updates below which another thread costs more than it saves (about 0.1 ms)."""
 
 HUGE_PAGE, MADV_HUGEPAGE = 2**21, 14
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT, MAPPED = 2**27, 2**25
-"""Bytes of freed memory that the C library keeps at most at its heap's end; bytes from which a block is mapped alone."""
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 if _libc is not None:
     _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -64,7 +61,6 @@ def load() -> ctypes.CDLL | str:
         function.argtypes = [ctypes.POINTER(_ScanProblem)]
     if library.rdfa_scan_problem_size() != ctypes.sizeof(_ScanProblem):
         return f"{path.name} is not the library of this version"
-    _keep_freed_memory()
     return library
 
 
@@ -213,18 +209,6 @@ def fresh(x: Tensor) -> Tensor:
         first, last = -(-x.data_ptr() // HUGE_PAGE), (x.data_ptr() + x.nbytes) // HUGE_PAGE
         _libc.madvise(first * HUGE_PAGE, (last - first) * HUGE_PAGE, MADV_HUGEPAGE)
     return x
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library hand out again what was freed, for the whole process.
-
-    By default it may return the memory of one scan's tensors to the system after each backward pass; the system then
-    clears every page of the next one's, which takes up to a seventh of a scan. These limits replace glibc's moving
-    ones, which are at most 32 MiB for a block of its own and 64 MiB kept. Other C libraries have no such choice.
-    """
-    if _libc is not None and hasattr(_libc, "mallopt"):
-        _libc.mallopt(M_MMAP_THRESHOLD, MAPPED)
-        _libc.mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def native(dtype: torch.dtype) -> torch.dtype:
