@@ -7,8 +7,8 @@ video-level classifier. `sample_annotations` draws the annotations, `sample_appe
 An action has two phases, an onset and a completion, each with its own direction in feature space. What makes the
 task need temporal context: some sister classes have the same two phases in the other order, and the background holds
 onsets that no completion follows; where asked for, decoys that nothing but a cue far away tells from actions, and
-sister classes that nothing but the period of a texture tells apart. What makes it need learning: white noise, a drifting background that differs by
-video, gains, sister classes that look alike.
+sister classes that nothing but the period of a texture tells apart. What makes it need learning: white noise, a
+drifting background that differs by video, gains, sister classes that look alike.
 
 Everything follows from `sample.seed`; each video has a random stream of its own. Features are sums and products of
 single numbers, no matrix products or long sums, so that they do not depend on threads or on the width of the
