@@ -126,7 +126,7 @@ def test_a_bad_file_is_refused_by_name(folder: Path, file: str, text: str, messa
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"dataset": "thumos"}, "no dataset 'thumos'; there is: activitynet, fineaction, hacs, hapt, thumos14"),
+        ({"dataset": "thumos"}, "no dataset 'thumos'; there is: activitynet, cues, fineaction, hacs, hapt, thumos14"),
         ({"variant": "papers"}, "no variant 'papers'; it has: paper, released"),
         ({"scale": "../scales/full"}, "no scale '../scales/full'"),
         ({"model": "bmn"}, "no model 'bmn'; there is: actionformer, actionmamba, convolution, rdfa"),
