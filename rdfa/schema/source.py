@@ -48,6 +48,43 @@ class Statistics(Section):
         return self
 
 
+class Context(Section):
+    """Decoys and cues of the sample source: what happens far away says whether an event is an action.
+
+    A decoy is a whole action in all but its annotation. A cue is a short event, of one kind before decoys and of
+    another before actions; it counts for all that follows, up to the next cue. In the videos of some classes it
+    counts for all that precedes, back to the cue before.
+    """
+
+    decoys: NotNegativeFloat
+    """Decoys per planted instance, as far as the background has room for them with their cues; 0: no cues either."""
+    distance: tuple[PositiveFloat, PositiveFloat]
+    """Steps between a cue and the nearest event that it counts for, log-uniform; never less than that event lasts."""
+    steps: Positive
+    """Steps that a cue lasts."""
+    size: PositiveFloat
+    """Amplitude of a cue; an action has amplitude 1."""
+    following: Fraction
+    """Share of the classes in whose videos the cue comes after what it counts for."""
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.distance[0] > self.distance[1]:
+            raise ValueError("distance: the first is the least and must not exceed the second")
+        return self
+
+
+class Rhythm(Section):
+    """Repeated textures of the sample source: sister classes that differ in nothing but how fast they alternate."""
+
+    share: Fraction
+    """Share of the pairs of sister classes that differ so; 0: none."""
+    periods: Annotated[tuple[Annotated[float, Field(ge=2, allow_inf_nan=False)], ...], Field(min_length=1)]
+    """Periods in steps, drawn from for each pair: one sister's; the other's is twice as long."""
+    size: PositiveFloat
+    """Amplitude of the texture, which is added to the action's phases."""
+
+
 class Sample(Section):
     """How the sample source plants actions into features. All of it is ours."""
 
@@ -75,6 +112,14 @@ class Sample(Section):
     """Share of the pairs of sister classes that differ in nothing but the order of their two phases."""
     score_accuracy: Fraction
     """How often the planted external video-level classifier names the right class first."""
+    context: Context
+    rhythm: Rhythm
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.ordered + self.rhythm.share > 1:
+            raise ValueError("ordered and rhythm.share are shares of the same pairs: together at most 1")
+        return self
 
 
 class Archive(Section):

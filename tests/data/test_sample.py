@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from rdfa.data.annotations import read_annotations
 from rdfa.data.features import FeatureStore
-from rdfa.data.sources.sample import Appearance, _events, _stream, plant, write_sample
+from rdfa.data.sources.sample import _stream, plant, write_sample
 from rdfa.data.sources.sample_annotations import Instance, Plan
+from rdfa.data.sources.sample_appearance import Appearance
+from rdfa.data.sources.sample_events import draw_events
 from rdfa.data.statistics import measure
 from rdfa.errors import RdfaError
 from rdfa.params import compose
@@ -119,7 +121,7 @@ def test_the_external_classifier_is_right_first_as_often_as_asked(tmp_path: Path
         assert 0 < sum(named.values()) < 1.3 and all(0 < score < 1 for score in named.values())
 
 
-@pytest.mark.parametrize("dataset", ["thumos14", "activitynet"])
+@pytest.mark.parametrize("dataset", ["thumos14", "activitynet", "cues"])
 def test_one_seed_gives_the_same_bytes_in_another_process_with_other_threads(tmp_path: Path, dataset: str) -> None:
     write_sample(run_of(dataset, *FEW), tmp_path / "here")
     code = (
@@ -214,8 +216,8 @@ def test_distractors_are_onsets_in_the_background() -> None:
     appearance = Appearance.draw(_stream(sample, "appearance"), sample, run.num_classes, run.features.dimension)
     actions = tuple(Instance(start=start, end=start + 8, label=2) for start in (10.0, 40.0, 70.0))
     plan = Plan(name="v", duration=120.0, instances=actions)
-    events = _events(_stream(sample, "video"), plan, appearance, sample)
-    distractors = [event for event in events if len(event.phases) == 1]
+    events = draw_events(_stream(sample, "video"), _stream(sample, "context"), plan, appearance, sample, step=0.5)
+    distractors = [event for event in events if event.kind == "distractor"]
     assert len(distractors) == 9
     onsets = {phases[0].tobytes() for phases in appearance.phases}
     for event in distractors:

@@ -1,12 +1,14 @@
 """The sample source: plants actions into features, with the annotations' shape of a real data set.
 
-In order of reading: `write_sample`, which writes the files; `Appearance`, what each class looks like; `plant`, the
-features of one video; `_scores`, an external video-level classifier.
+In order of reading: `write_sample`, which writes the files; `plant`, the features of one video; `_scores`, an external
+video-level classifier. `sample_annotations` draws the annotations, `sample_appearance` what classes and cues look like,
+`sample_events` what happens in a video and when.
 
 An action has two phases, an onset and a completion, each with its own direction in feature space. What makes the
 task need temporal context: some sister classes have the same two phases in the other order, and the background holds
-onsets that no completion follows. What makes it need learning: white noise, a drifting background that differs by
-video, gains, sister classes that look alike.
+onsets that no completion follows; where asked for, decoys that nothing but a cue far away tells from actions, and
+sister classes that nothing but the period of a texture tells apart. What makes it need learning: white noise, a
+drifting background that differs by video, gains, sister classes that look alike.
 
 Everything follows from `sample.seed`; each video has a random stream of its own. Features are sums and products of
 single numbers, no matrix products or long sums, so that they do not depend on threads or on the width of the
@@ -16,8 +18,6 @@ processor's vectors; they end in float16.
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +27,16 @@ from numpy.typing import NDArray
 from rdfa.data.annotations import Annotations, Video, write_annotations
 from rdfa.data.features import FeatureWriter
 from rdfa.data.sources.sample_annotations import Plan, class_weights, draw_plans
+from rdfa.data.sources.sample_appearance import Appearance, Single
+from rdfa.data.sources.sample_events import draw_events
 from rdfa.errors import RdfaError
 from rdfa.files import write_json
 from rdfa.schema import Features, Run, Sample, Statistics
 
-SPLIT_AT = (0.4, 0.6)
-"""The onset takes this part of an action, drawn uniformly."""
 DRIFT_SECONDS, DRIFT_MEMORY = 5.0, 0.9
 """The background's AR(1) process: time between its steps (linear in between) and its coefficient."""
-SAME_CLASS = 0.5
-"""How often a distractor is the onset of a class of the same video; otherwise of any class."""
 SCORED = 5
 """Classes that the external classifier names for a video."""
-
-Single = NDArray[np.float32]
 
 
 def write_sample(run: Run, folder: Path) -> None:
@@ -114,46 +110,6 @@ def _write_features(run: Run, splits: dict[str, list[Plan]], sample: Sample, fps
                 )
 
 
-@dataclass(frozen=True)
-class Appearance:
-    """What the classes look like: `phases` (K, 2, C) float32, onset and completion of each class, about 1 in size."""
-
-    phases: Single
-
-    @classmethod
-    def draw(cls, rng: Generator, sample: Sample, classes: int, channels: int) -> "Appearance":
-        """Mix directions that all classes share, that sisters (2j, 2j + 1) share and that a class has alone.
-
-        A direction is a vector of signs, its size is 1 on each channel; the shares are of squared size.
-        """
-        common = _signs(rng, (2, channels))
-        pairs, own = _signs(rng, ((classes + 1) // 2, 2, channels)), _signs(rng, (classes, 2, channels))
-        ordered = rng.random(len(pairs)) < sample.ordered
-        every, rest = math.sqrt(sample.actionness), math.sqrt(1 - sample.actionness)
-        alike, alone = math.sqrt(sample.confusable), math.sqrt(1 - sample.confusable)
-        phases = np.empty((classes, 2, channels), np.float32)
-        for label in range(classes):
-            pair, second = divmod(label, 2)
-            if ordered[pair]:  # the sister has the phases in the other order, and nothing else tells them apart
-                both = np.float32(math.sqrt(0.5)) * (common[0] + common[1])
-                phases[label] = every * both + rest * pairs[pair, :: -1 if second else 1]
-            else:
-                phases[label] = every * common + rest * (alike * pairs[pair] + alone * own[label])
-        return cls(phases)
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happens in a video: consecutive phases, each a direction (C,) and its end in seconds."""
-
-    start: float
-    phases: tuple[tuple[float, Single], ...]
-
-    @property
-    def end(self) -> float:
-        return self.phases[-1][0]
-
-
 def plant(
     rng: Generator, plan: Plan, appearance: Appearance, sample: Sample, features: Features, fps: float
 ) -> NDArray[np.float16]:
@@ -168,7 +124,8 @@ def plant(
     video_gain = _around_one(rng, sample.gain)
     starts = np.arange(steps) * (features.stride / fps)
     width = features.window / fps
-    for event in _events(rng, plan, appearance, sample):
+    context = _stream(sample, "context", plan.name)
+    for event in draw_events(rng, context, plan, appearance, sample, features.stride / fps):
         gain = video_gain * _around_one(rng, sample.gain)
         begin = event.start
         for end, direction in event.phases:
@@ -180,40 +137,6 @@ def plant(
             begin = end
     planted += np.float32(sample.noise) * rng.standard_normal((steps, channels), dtype=np.float32)
     return planted.astype(np.float16)
-
-
-def _events(rng: Generator, plan: Plan, appearance: Appearance, sample: Sample) -> list[Event]:
-    """The planned actions, and onsets without completion wherever the background has room for them."""
-    events = []
-    for instance in plan.instances:
-        middle = instance.start + rng.uniform(*SPLIT_AT) * (instance.end - instance.start)
-        onset, completion = appearance.phases[instance.label]
-        events.append(Event(instance.start, ((middle, onset), (instance.end, completion))))
-    wanted = int(sample.distractors * len(plan.instances) + rng.random())
-    for _ in range(wanted):
-        like = plan.instances[int(rng.integers(len(plan.instances)))]
-        label = like.label if rng.random() < SAME_CLASS else int(rng.integers(len(appearance.phases)))
-        length = rng.uniform(*SPLIT_AT) * (like.end - like.start)
-        place = _free_place(rng, events, plan.duration, length)
-        if place is not None:
-            events.append(Event(place, ((place + length, appearance.phases[label][0]),)))
-    return events
-
-
-def _free_place(rng: Generator, events: Sequence[Event], duration: float, length: float) -> float | None:
-    """A start for an event of `length` seconds that touches no other one, uniform over all such; None if none."""
-    starts, before = [], 0.0
-    for event in sorted(events, key=lambda each: each.start):
-        starts.append((before, event.start - length - before))
-        before = max(before, event.end)
-    starts.append((before, duration - length - before))
-    slack = [max(room, 0.0) for _, room in starts]
-    at = rng.random() * math.fsum(slack)
-    for (begin, _), room in zip(starts, slack, strict=True):
-        if at < room:
-            return begin + at
-        at -= room
-    return None
 
 
 def _background(rng: Generator, sample: Sample, steps: int, channels: int, seconds: float) -> Single:
@@ -257,10 +180,6 @@ def _stream(sample: Sample, *purpose: str) -> Generator:
     digest = hashlib.sha256("/".join(purpose).encode()).digest()
     words = tuple(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
     return np.random.Generator(np.random.PCG64(SeedSequence(sample.seed, spawn_key=words)))
-
-
-def _signs(rng: Generator, shape: tuple[int, ...]) -> Single:
-    return (2 * rng.integers(2, size=shape) - 1).astype(np.float32)
 
 
 def _around_one(rng: Generator, spread: float) -> float:

@@ -20,8 +20,9 @@ PACKAGE = Path(__file__).resolve().parent
 KERNEL = PACKAGE / "kernel"
 COMMAND = "python -m rdfa.ops.selective_scan.build"
 
-# No -ffast-math (wrong results) and no -march=native (the library may move to another machine).
-FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden")
+# No -ffast-math (wrong results) and no -march=native (the library may move to another machine). Fused multiply-adds
+# across the functions of simd.h are g++'s default, and not clang++'s.
+FLAGS = ("-O3", "-std=c++17", "-ffp-contract=fast", "-fPIC", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden")
 X86_VARIANTS = {
     "base": (),
     "avx2": ("-mavx2", "-mfma"),

@@ -29,8 +29,12 @@ struct ConvolutionTask {
         return View<Element>{data, 1, x.stride_time}.from(0, t);
     }
     void load(const ConvolutionTensor& x, int64_t block, int64_t t, int steps, float* tile) const {
-        p.bfloat16 ? load_tile(part<Bfloat16>(x, block, t), rows(block), steps, tile)
-                   : load_tile(part<float>(x, block, t), rows(block), steps, tile);
+        p.bfloat16 ? load_part(part<Bfloat16>(x, block, t), rows(block), steps, tile)
+                   : load_part(part<float>(x, block, t), rows(block), steps, tile);
+    }
+    template <class Element> void load_part(const View<Element>& x, int rows, int steps, float* tile) const {
+        load_tile(x, rows, steps, tile);
+        for (int t = 0; t < steps; t++) prefetch(x.data + t * x.time + W);
     }
     // Steps before 0 are left out: they are nobody's.
     void store(const ConvolutionTensor& x, int64_t block, int64_t t, int steps, const float* tile) const {

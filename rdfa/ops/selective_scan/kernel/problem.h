@@ -49,7 +49,8 @@ struct ConvolutionProblem {
 };
 
 constexpr int kChunk = 32;      // steps between two saved states
-constexpr int kStates = 8;      // states that a loop keeps in registers; others are zero padding
+constexpr int kStates = 2;      // states that a loop keeps in registers; others are zero padding. With 4
+                                // a chunk's buffers do not fit the first-level cache
 constexpr int kGroup = 128;     // channels whose grad_B and grad_C terms are one partial sum: fixed,
                                 // so that no result depends on how the work is spread over threads
 constexpr int kOutOfMemory = 1; // the only error that a call can return

@@ -51,10 +51,6 @@ SCAN_INLINE void store(Bfloat16* p, Vec v) {
     *(VecHalf*)p = __builtin_convertvector(v == v ? rounded : VecBits{} + 0x7fc0, VecHalf);
 }
 
-// Both let a NaN in x through.
-SCAN_INLINE Vec at_least(Vec x, float low) { return x < splat(low) ? splat(low) : x; }
-SCAN_INLINE Vec at_most(Vec x, float high) { return x > splat(high) ? splat(high) : x; }
-
 #ifdef __clang__
 SCAN_INLINE Vec zip_low(Vec a, Vec b) { return __builtin_shufflevector(a, b, SCAN_ZIP_LOW); }
 SCAN_INLINE Vec zip_high(Vec a, Vec b) { return __builtin_shufflevector(a, b, SCAN_ZIP_HIGH); }
@@ -75,11 +71,48 @@ SCAN_INLINE void transpose(Vec (&rows)[W]) {
     }
 }
 
+// Two vectors that are worked on side by side. The functions below are chains of dependent operations; two chains in
+// turn keep the processor busy where one after the other would fill its queue with what cannot start yet.
+struct Wide {
+    Vec a, b;
+
+    Wide() = default;
+    SCAN_INLINE Wide(Vec a, Vec b) : a(a), b(b) {}
+    // Part by part: the compiler's own copies go through memory, 16 bytes at a time.
+    SCAN_INLINE Wide(const Wide& x) : a(x.a), b(x.b) {}
+    SCAN_INLINE Wide& operator=(const Wide& x) { return a = x.a, b = x.b, *this; }
+};
+SCAN_INLINE Wide load_wide(const float* p) { return {load(p), load(p + W)}; }
+SCAN_INLINE void store(float* p, Wide x) { store(p, x.a), store(p + W, x.b); }
+SCAN_INLINE Wide operator+(Wide x, Wide y) { return {x.a + y.a, x.b + y.b}; }
+SCAN_INLINE Wide operator-(Wide x, Wide y) { return {x.a - y.a, x.b - y.b}; }
+SCAN_INLINE Wide operator*(Wide x, Wide y) { return {x.a * y.a, x.b * y.b}; }
+SCAN_INLINE Wide operator/(Wide x, Wide y) { return {x.a / y.a, x.b / y.b}; }
+SCAN_INLINE Wide operator+(Wide x, float y) { return {x.a + y, x.b + y}; }
+SCAN_INLINE Wide operator-(Wide x, float y) { return {x.a - y, x.b - y}; }
+SCAN_INLINE Wide operator*(Wide x, float y) { return {x.a * y, x.b * y}; }
+SCAN_INLINE Wide operator-(float x, Wide y) { return {x - y.a, x - y.b}; }
+SCAN_INLINE Wide operator/(float x, Wide y) { return {x / y.a, x / y.b}; }
+SCAN_INLINE Wide& operator+=(Wide& x, Wide y) { return x = x + y; }
+SCAN_INLINE Vec sum(Wide x) { return x.a + x.b; }
+SCAN_INLINE Wide splat_wide(float x) { return {splat(x), splat(x)}; }
+
+// All let a NaN in x through.
+SCAN_INLINE Vec at_least(Vec x, float low) { return x < splat(low) ? splat(low) : x; }
+SCAN_INLINE Vec at_most(Vec x, float high) { return x > splat(high) ? splat(high) : x; }
+SCAN_INLINE Vec minus_magnitude(Vec x) { return x > 0.0f ? -x : x; }
+SCAN_INLINE Vec where_positive(Vec x, Vec yes, Vec no) { return x > 0.0f ? yes : no; }
+SCAN_INLINE Wide at_least(Wide x, float low) { return {at_least(x.a, low), at_least(x.b, low)}; }
+SCAN_INLINE Wide at_most(Wide x, float high) { return {at_most(x.a, high), at_most(x.b, high)}; }
+SCAN_INLINE Wide minus_magnitude(Wide x) { return {minus_magnitude(x.a), minus_magnitude(x.b)}; }
+SCAN_INLINE Wide where_positive(Wide x, Wide yes, Wide no) {
+    return {where_positive(x.a, yes.a, no.a), where_positive(x.b, yes.b, no.b)};
+}
+
 // 2^f for |f| <= 1/2. Exactly 1 at 0, and 2^f - 1 is accurate relative to itself: decays are
 // close to 1 and compound over the sequence.
-SCAN_INLINE Vec exp2_fraction(Vec f) {
-    Vec p = splat(0.00015403512765445673f);
-    p = p * f + 0.001339073553787963f;
+template <class V> SCAN_INLINE V exp2_fraction(V f) {
+    V p = f * 0.00015403512765445673f + 0.001339073553787963f;
     p = p * f + 0.009618237493976004f;
     p = p * f + 0.05550357433523617f;
     p = p * f + 0.24022649794963366f;
@@ -90,15 +123,32 @@ SCAN_INLINE Vec exp2_fraction(Vec f) {
 // Adding kRound rounds to an integer n and leaves n + 127, the exponent field of 2^n, in the low bits.
 constexpr float kRound = 12582912.0f + 127.0f;
 SCAN_INLINE Vec power_of_two(Vec rounded) { return (Vec)(((VecInt)rounded) << 23); }
+SCAN_INLINE Wide power_of_two(Wide rounded) { return {power_of_two(rounded.a), power_of_two(rounded.b)}; }
+
+#ifdef __AVX512F__
+// Adding kRoundSixteenth rounds to n, a number of sixteenths, and leaves their number modulo 16 in the low bits.
+constexpr float kRoundSixteenth = 786432.0f;
+SCAN_INLINE Vec power_of_sixteenths(Vec rounded, Vec n) {
+    const Vec table{1.0f,          1.0442737341f, 1.0905077457f, 1.1387885809f, 1.1892070770f, 1.2418577671f,
+                    1.2968395948f, 1.3542555571f, 1.4142135382f, 1.4768261909f, 1.5422108173f, 1.6104903221f,
+                    1.6817928553f, 1.7562521696f, 1.8340080977f, 1.9152065516f};
+    return (Vec)_mm512_scalef_ps(_mm512_permutexvar_ps((__m512i)rounded, (__m512)table), (__m512)n);
+}
+SCAN_INLINE Wide power_of_sixteenths(Wide rounded, Wide n) {
+    return {power_of_sixteenths(rounded.a, n.a), power_of_sixteenths(rounded.b, n.b)};
+}
+#endif
 
 // 2^x; 0 below -127, infinite above 128, NaN where x is.
-SCAN_INLINE Vec exp2(Vec x) {
+template <class V> SCAN_INLINE V exp2(V x) {
 #ifdef __AVX512F__
-    const Vec n = (Vec)_mm512_roundscale_ps((__m512)x, 8);
-    return (Vec)_mm512_scalef_ps((__m512)exp2_fraction(x - n), (__m512)n);
+    // A table in one register leaves |f| <= 1/32, where three terms are as good as exp2_fraction's six.
+    const V rounded = x + kRoundSixteenth, n = rounded - kRoundSixteenth, f = x - n;
+    const V power = power_of_sixteenths(rounded, n);
+    return power * f * ((f * 0.05550410971f + 0.24023355544f) * f + 0.69314718246f) + power;
 #else
     x = at_most(at_least(x, -127.0f), 128.0f);
-    const Vec rounded = x + kRound;
+    const V rounded = x + kRound;
     return exp2_fraction(x - (rounded - kRound)) * power_of_two(rounded);
 #endif
 }
@@ -107,36 +157,33 @@ constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
 // e^x for x <= 0, with a two-step argument reduction.
-SCAN_INLINE Vec exp_negative(Vec x) {
+template <class V> SCAN_INLINE V exp_negative(V x) {
     x = at_least(x, -87.0f);
-    const Vec rounded = x * kLog2e + kRound, n = rounded - kRound;
-    const Vec r = (x - n * 0.693145751953125f) - n * 1.42860677e-6f;
+    const V rounded = x * kLog2e + kRound, n = rounded - kRound;
+    const V r = (x - n * 0.693145751953125f) - n * 1.42860677e-6f;
     return exp2_fraction(r * kLog2e) * power_of_two(rounded);
 }
 
 // log(1 + y) for y in [0, 1].
-SCAN_INLINE Vec log1p(Vec y) {
-    const Vec s = y / (y + 2.0f), q = s * s;
-    Vec p = splat(0.12206537258259223f);
-    p = p * q + 0.10696628785250073f;
+template <class V> SCAN_INLINE V log1p(V y) {
+    const V s = y / (y + 2.0f), q = s * s;
+    V p = q * 0.12206537258259223f + 0.10696628785250073f;
     p = p * q + 0.14310360174988318f;
     p = p * q + 0.1999934551837836f;
     p = p * q + 0.33333339651903615f;
-    return 2.0f * s + 2.0f * s * q * p;
+    return s * 2.0f + s * 2.0f * q * p;
 }
 
-SCAN_INLINE Vec minus_magnitude(Vec x) { return x > 0.0f ? -x : x; }
-
-SCAN_INLINE Vec sigmoid(Vec x) {
-    const Vec e = exp_negative(minus_magnitude(x)), r = 1.0f / (1.0f + e);
-    return x > 0.0f ? r : e * r;
+template <class V> SCAN_INLINE V sigmoid(V x) {
+    const V e = exp_negative(minus_magnitude(x)), r = 1.0f / (e + 1.0f);
+    return where_positive(x, r, e * r);
 }
 
 // log(1 + e^x) and its derivative, the sigmoid.
-SCAN_INLINE void softplus(Vec x, Vec& value, Vec& slope) {
-    const Vec e = exp_negative(minus_magnitude(x)), r = 1.0f / (1.0f + e);
+template <class V> SCAN_INLINE void softplus(V x, V& value, V& slope) {
+    const V e = exp_negative(minus_magnitude(x)), r = 1.0f / (e + 1.0f);
     value = at_least(x, 0.0f) + log1p(e);
-    slope = x > 0.0f ? r : e * r;
+    slope = where_positive(x, r, e * r);
 }
 
 // Denormal numbers cost a hundred cycles each on many processors, and a state that decays over

@@ -45,58 +45,54 @@ SCAN_INLINE void write(Bfloat16* p, float x) {
     *p = rounded[0];
 }
 
-// Ask for the tile of the next block of channels, which the processor's own prefetchers miss.
-SCAN_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
-
-// tile[t][k] = x[row k, time t] for k < rows, 0 for the other lanes.
-template <class Element> inline void load_tile(const View<Element>& x, int rows, int steps, float* tile) {
+// tile[t][k] = x[row k, time t] for k < rows, 0 for the other lanes of one vector. A tile's steps are `pitch` floats apart.
+template <class Element>
+inline void load_tile(const View<Element>& x, int rows, int steps, float* tile, int pitch = W) {
     if (rows < W) {
         for (int t = 0; t < steps; t++)
-            for (int k = 0; k < W; k++) tile[t * W + k] = k < rows ? read(x.data + k * x.row + t * x.time) : 0.0f;
+            for (int k = 0; k < W; k++) tile[t * pitch + k] = k < rows ? read(x.data + k * x.row + t * x.time) : 0.0f;
     } else if (x.row == 1) {
-        for (int t = 0; t < steps; t++) {
-            store(tile + t * W, load(x.data + t * x.time));
-            prefetch(x.data + t * x.time + W);
-        }
+        for (int t = 0; t < steps; t++) store(tile + t * pitch, load(x.data + t * x.time));
     } else {
         int t = 0;
         if (x.time == 1 || x.time == -1)
             for (; t + W <= steps; t += W) {
                 const Element* first = x.data + (x.time > 0 ? t : -(t + W - 1));
                 Vec lanes[W];
-                for (int k = 0; k < W; k++) {
-                    lanes[k] = load(first + k * x.row);
-                    prefetch(first + (k + W) * x.row);
-                }
+                for (int k = 0; k < W; k++) lanes[k] = load(first + k * x.row);
                 transpose(lanes);
-                for (int k = 0; k < W; k++) store(tile + (x.time > 0 ? t + k : t + W - 1 - k) * W, lanes[k]);
+                for (int k = 0; k < W; k++) store(tile + (x.time > 0 ? t + k : t + W - 1 - k) * pitch, lanes[k]);
             }
         for (; t < steps; t++)
-            for (int k = 0; k < W; k++) tile[t * W + k] = read(x.data + k * x.row + t * x.time);
+            for (int k = 0; k < W; k++) tile[t * pitch + k] = read(x.data + k * x.row + t * x.time);
     }
 }
 
 // x[row k, time t] = tile[t][k] for k < rows.
-template <class Element> inline void store_tile(const View<Element>& x, int rows, int steps, const float* tile) {
+template <class Element>
+inline void store_tile(const View<Element>& x, int rows, int steps, const float* tile, int pitch = W) {
     if (rows < W) {
         for (int t = 0; t < steps; t++)
-            for (int k = 0; k < rows; k++) write(x.data + k * x.row + t * x.time, tile[t * W + k]);
+            for (int k = 0; k < rows; k++) write(x.data + k * x.row + t * x.time, tile[t * pitch + k]);
     } else if (x.row == 1) {
-        for (int t = 0; t < steps; t++) store(x.data + t * x.time, load(tile + t * W));
+        for (int t = 0; t < steps; t++) store(x.data + t * x.time, load(tile + t * pitch));
     } else {
         int t = 0;
         if (x.time == 1 || x.time == -1)
             for (; t + W <= steps; t += W) {
                 Element* first = x.data + (x.time > 0 ? t : -(t + W - 1));
                 Vec lanes[W];
-                for (int k = 0; k < W; k++) lanes[k] = load(tile + (x.time > 0 ? t + k : t + W - 1 - k) * W);
+                for (int k = 0; k < W; k++) lanes[k] = load(tile + (x.time > 0 ? t + k : t + W - 1 - k) * pitch);
                 transpose(lanes);
                 for (int k = 0; k < W; k++) store(first + k * x.row, lanes[k]);
             }
         for (; t < steps; t++)
-            for (int k = 0; k < W; k++) write(x.data + k * x.row + t * x.time, tile[t * W + k]);
+            for (int k = 0; k < W; k++) write(x.data + k * x.row + t * x.time, tile[t * pitch + k]);
     }
 }
+
+// The processor's own prefetchers miss the strides of tiles.
+SCAN_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // B or C: scalars[t][n] = x[state n, time t], and 0 for the padding states n >= states.
 inline void load_scalars(const View<float>& x, int states, int padded, int steps, float* scalars) {
@@ -161,6 +157,7 @@ public:
         return piece;
     }
     Vec* vectors(int64_t count) { return (Vec*)floats(count * W); }
+    Wide* wides(int64_t count) { return (Wide*)floats(count * 2 * W); }
 };
 
 } // namespace

@@ -36,7 +36,7 @@ inline void sum_groups(const ScanProblem& p, int64_t b, const ScanTensor& target
 
 // The gradients that have no batch dimension: the sum over the batch, for one channel.
 inline void sum_batch(const ScanProblem& p, int64_t d, const Partials* partials) {
-    const int64_t padded = round_up(p.states, kStates), block = d / W, lane = d % W;
+    const int64_t padded = round_up(p.states, kStates), block = d / kBlock, lane = d % kBlock;
     float sum_D = 0.0f, sum_bias = 0.0f;
     for (int64_t b = 0; b < p.batch; b++) {
         sum_D += partials[b].grad_D[d];
@@ -45,7 +45,7 @@ inline void sum_batch(const ScanProblem& p, int64_t d, const Partials* partials)
     p.grad_D[d] = sum_D, p.grad_delta_bias[d] = sum_bias;
     for (int64_t n = 0; n < p.states; n++) {
         float sum = 0.0f;
-        for (int64_t b = 0; b < p.batch; b++) sum += partials[b].grad_A[(block * padded + n) * W + lane];
+        for (int64_t b = 0; b < p.batch; b++) sum += partials[b].grad_A[(block * padded + n) * kBlock + lane];
         p.grad_A[d * p.states + n] = sum;
     }
 }
@@ -91,7 +91,7 @@ extern "C" int SCAN_NAME(scan_backward_, SCAN_VARIANT)(const ScanProblem* proble
     const ScanProblem& p = *problem;
     const int64_t tasks = p.batch * tasks_per_entry(p), padded = round_up(p.states, kStates);
     const int64_t channels = groups(p) * kGroup, summed = groups(p) * p.steps * padded;
-    const int64_t own = channels * (padded + 2), size = own + 2 * summed;
+    const int64_t own = channels * (padded + 2), size = round_up(own + 2 * summed, W);
     Scratch scratch(p.batch * size), table(p.batch * int64_t(sizeof(Partials) / sizeof(float)));
     if (scratch.failed() || table.failed()) return kOutOfMemory;
     Partials* partials = (Partials*)table.floats(0);
