@@ -6,6 +6,12 @@ from pathlib import Path
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.errors import RdfaError
 from rdfa.identity import data_name, keys, paths, run_name
+from rdfa.reporting.figure_index import (
+    figures_folder,
+    figures_key,
+    keep_only_current_figures,
+    shown_names,
+)
 from rdfa.reporting.grids import (
     elsewhere,
     keep_only_current,
@@ -15,13 +21,17 @@ from rdfa.reporting.grids import (
     table_names,
 )
 
+GRIDS = {}  # name -> its file with title and scale, and its rows with their runs
+
 
 def entries_of(table):
-    return read_table(table, scale=config.get("scale"))[1]
+    GRIDS[table] = read_table(table, scale=config.get("scale"))
+    return GRIDS[table][1]
 
 
 try:
     TABLES = {name: entries_of(name) for name in table_names()}
+    SHOWN = shown_names()
 except RdfaError as error:
     raise WorkflowError(str(error))
 
@@ -44,6 +54,7 @@ DATA = {(data_name(run), keys(run).fetch): (run, row) for run, row in RUNS.value
 
 for name, entries in TABLES.items():
     keep_only_current(Path(f"results/{name}.csv"), table_key(entries))
+    keep_only_current_figures(figures_folder(name), figures_key(*GRIDS[name]))
 
 
 def run_of(wildcards):

@@ -5,7 +5,12 @@ rule table:
     input:
         metrics_of,
     output:
-        csv="results/{table}.csv",
+        csv=report(
+            "results/{table}.csv",
+            caption="../report/table.rst",
+            category=lambda wildcards: SHOWN[wildcards.table],
+            labels={"what": "The table as CSV", "data set": "all"},
+        ),
         markdown="results/{table}.md",
         averages="results/{table}.json",
         curves="results/{table}-curves.csv",
