@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from rdfa.params import as_plain
 from rdfa.reporting.drawing import DARK, LIGHT, MARKERS, MIDDLE, Drawing, headed, seeds_of
@@ -15,6 +16,7 @@ from rdfa.schema import Run
 
 MOST_CLASSES = 30
 """More columns than this are not read; then the best and the worst half of this many are shown."""
+_UNITS = (("billion ", 1e9), ("million ", 1e6), ("thousand ", 1e3), ("", 1.0))
 _BARS = "Bars: standard deviation over the seeds; small circles: single seeds."
 _NO_BARS = "One seed: how much of a difference is chance is not known."
 
@@ -27,7 +29,15 @@ def average_figure(rows: Sequence[RowResult]) -> Drawing:
         _draw_seeds(axes, row.averages, np.full(len(row.averages), place))
         axes.errorbar(row.mean, place, xerr=row.spread, fmt="o", color=DARK, capsize=4, markersize=6)
         label = f"{row.mean:.1f}"
-        axes.annotate(label, (row.mean, place), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+        axes.annotate(
+            label,
+            (row.mean, place),
+            (0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            path_effects=[withStroke(linewidth=2, foreground="white")],  # lines pass behind
+        )
     compared = [row.against for row in rows if row.against]
     common = max(compared, key=compared.count) if compared else None
     baseline = next((row for row in rows if row.label == common), None)
@@ -87,10 +97,12 @@ def cost_figure(rows: Sequence[RowResult]) -> Drawing:
     figure = Figure(figsize=(9.5, 4.0 + 0.22 * len(rows) / 3), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     axes_of = {
-        "G MACs in one forward pass of one window": [row.cost.macs / 1e9 for row in rows],
-        "parameters (millions)": [row.cost.parameters / 1e6 for row in rows],
+        "MACs in one forward pass of one window": [row.cost.macs for row in rows],
+        "parameters": [row.cost.parameters for row in rows],
     }
-    for axes, (name, places) in zip(panels, axes_of.items(), strict=True):
+    for axes, (what, counts) in zip(panels, axes_of.items(), strict=True):
+        name, unit = next(each for each in _UNITS if max(counts) >= each[1])
+        places = [count / unit for count in counts]
         for row, place, (filled, marker) in zip(rows, places, _markers(len(rows)), strict=True):
             axes.errorbar(
                 place,
@@ -103,14 +115,17 @@ def cost_figure(rows: Sequence[RowResult]) -> Drawing:
                 markersize=7,
                 label=row.label,
             )
-        axes.set_xlabel(name)
+        axes.set_xlabel(f"{name}{what}")
         axes.margins(0.12)
         axes.grid(color=LIGHT, linewidth=0.5)
         axes.ticklabel_format(useOffset=False)
     panels[0].set_ylabel("average mAP (%)")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    told = (f"{row.label}: {row.mean:.1f} at {_giga(row)} G MACs, {row.cost.parameters:,} parameters" for row in rows)
+    told = (
+        f"{row.label}: {row.mean:.1f} at {row.cost.macs / 1e9:.3g} G MACs, {row.cost.parameters:,} parameters"
+        for row in rows
+    )
     return Drawing(
         name="cost",
         title="mAP against cost",
@@ -127,7 +142,7 @@ def class_figure(rows: Sequence[RowResult]) -> Drawing:
     half = MOST_CLASSES // 2
     shown = names if len(names) <= MOST_CLASSES else names[:half] + names[-half:]
     values = np.array([[row.class_ap[name] for name in shown] for row in rows])
-    figure = Figure(figsize=(2.6 + 0.36 * len(shown), 2.2 + 0.32 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(max(8.0, 2.6 + 0.36 * len(shown)), 2.2 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(values, cmap="Greys", vmin=0, vmax=100, aspect="auto")
     for place, own in enumerate(values):
@@ -205,10 +220,6 @@ def _markers(count: int) -> list[tuple[bool, str]]:
 
 def _spread_note(rows: Sequence[RowResult]) -> str:
     return _BARS if any(row.spread is not None for row in rows) else _NO_BARS
-
-
-def _giga(row: RowResult) -> str:
-    return f"{row.cost.macs / 1e9:.3g}"
 
 
 def _values(rows: Sequence[RowResult]) -> str:

@@ -20,7 +20,7 @@ def training_figure(rows: Sequence[RowResult]) -> Drawing | None:
     drawn = [(row, _over_seeds(row.losses)) for row in rows if row.losses]
     if not drawn:
         return None
-    figure, places = panels(len(drawn), 1.9)
+    figure, places = panels(len(drawn), 1.9, ("epoch", "training loss"))
     for axes, (row, (epochs, mean, low, high)) in zip(places, drawn, strict=True):
         for other, (its_epochs, its_mean, *_) in drawn:
             if other is not row:
@@ -31,8 +31,6 @@ def training_figure(rows: Sequence[RowResult]) -> Drawing | None:
     top, bottom = max(float(m.max()) for _, (_, m, *_) in drawn), min(float(m.min()) for _, (_, m, *_) in drawn)
     if bottom > 0 and top / bottom > _LOG_FROM:
         places[0].set_yscale("log")
-    figure.supxlabel("epoch", fontsize=9)
-    figure.supylabel("training loss", fontsize=9)
     last = "; ".join(f"{row.label} {mean[-1]:.3g}" for row, (_, mean, *_) in drawn)
     return Drawing(
         name="training",
@@ -50,12 +48,10 @@ def precision_recall_figure(rows: Sequence[RowResult], curves: Mapping[str, Sequ
     Args:
         curves: label of a row → those of its runs.
     """
-    figure, places = panels(len(rows), 2.2, legend=True)
+    figure, places = panels(len(rows), 2.2, ("recall", "precision"))
     for axes, row in zip(places, rows, strict=True):
         _draw_precision(axes, curves[row.label])
         axes.set_title(row.label, loc="left", fontsize=9)
-    figure.supxlabel("recall", fontsize=9)
-    figure.supylabel("precision", fontsize=9)
     handles, labels = places[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=_MOST_LINES, frameon=False)
     first = curves[rows[0].label]

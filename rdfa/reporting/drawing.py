@@ -47,17 +47,25 @@ def seeds_of(runs: Sequence[Run]) -> str:
     return f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
 
 
-def panels(count: int, height: float, legend: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each of `count` rows, all with the same axes; unused places stay empty."""
+def panels(count: int, height: float, labels: tuple[str, str]) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each of `count` rows, all with the same axes; unused places stay empty.
+
+    Args:
+        height: inches of a panel.
+        labels: of the x-axes at the bottom, and of the y-axes on the left.
+    """
     columns = min(count, _COLUMNS)
     rows = ceil(count / columns)
-    figure = Figure(figsize=(1.2 + 2.9 * columns, 0.9 + height * rows + 0.4 * legend), layout="constrained")
+    figure = Figure(figsize=(1.2 + 2.9 * columns, 1.3 + height * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     places = list(grid.flat)
     for axes in places[count:]:
         axes.set_axis_off()
     for axes in places[max(0, count - columns) : count]:
         axes.tick_params(labelbottom=True)
+        axes.set_xlabel(labels[0])
+    for axes in places[:count:columns]:
+        axes.set_ylabel(labels[1])
     return figure, places[:count]
 
 

@@ -17,7 +17,7 @@ from rdfa.reporting.drawing import DARK, Drawing, headed
 from rdfa.schema import Run
 
 RULE = "the videos of median and of worst AP of {row} (its first seed)"
-_FILLS = (("#3d3d3d", ""), ("#9a9a9a", "....."))
+_FILLS = (("#3d3d3d", ""), ("#b8b8b8", ""))
 _TRUTH = ("white", "/////")
 
 
@@ -139,10 +139,15 @@ def _draw_segments(
     lane: int,
     fill: tuple[str, str],
 ) -> None:
-    for (start, end), label in zip(segments.tolist(), labels, strict=True):
-        height = names.index(label) * step + lane - 0.4
+    for place, name in enumerate(names):
+        own = segments[[label == name for label in labels]]
         axes.broken_barh(
-            [(start, end - start)], (height, 0.8), facecolors=fill[0], hatch=fill[1], edgecolor="black", linewidth=0.6
+            [(start, end - start) for start, end in own.tolist()],
+            (place * step + lane - 0.4, 0.8),
+            facecolors=fill[0],
+            hatch=fill[1],
+            edgecolor="black",
+            linewidth=0.6,
         )
 
 
