@@ -1,7 +1,7 @@
 """Static pages from Markdown and templates: escaped, readable on a phone, light or dark, without scripts.
 
-In the order of reading: `table_page` (a table for Snakemake's report), `rendered` (Markdown as HTML), `page` (a page of
-the site, from `templates/`).
+In the order of reading: `table_page` (a table for Snakemake's report), `rendered` and `inline` (Markdown as HTML),
+`page` (a page of the site, from `templates/`).
 """
 
 import re
@@ -38,6 +38,11 @@ def rendered(markdown: str, link: Callable[[str], str | None] = str) -> Markup:
     html = parser.renderer.render(tokens, parser.options, {})
     html = html.replace("<table>", '<div class="wide" tabindex="0"><table>').replace("</table>", "</table></div>")
     return Markup(html)
+
+
+def inline(markdown: str) -> Markup:
+    """A sentence of Markdown as HTML, without a paragraph around it."""
+    return Markup(MarkdownIt("commonmark", {"html": False}).renderInline(markdown))
 
 
 def slug(heading: str) -> str:

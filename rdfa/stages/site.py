@@ -16,7 +16,7 @@ from rdfa.identity import HISTORY, LOG, PARAMS_YAML, RUN_JSON, paths
 from rdfa.provenance import provenance
 from rdfa.reporting.figure_index import INDEX, figures_folder, figures_key, made_of, shown_names
 from rdfa.reporting.grids import Entry, Table, read_table
-from rdfa.reporting.pages import page, rendered, template_text
+from rdfa.reporting.pages import inline, page, rendered, template_text
 from rdfa.reporting.tables import SAMPLE_NOTE
 
 _MARK = ".rdfa-site"
@@ -109,7 +109,7 @@ def _write_table(site: Path, made: _Made, root: Path, shared: dict[str, Any]) ->
         title=made.table.title,
         up="../",
         current=made.name,
-        notice=SAMPLE_NOTE if planted else None,
+        notice=inline(SAMPLE_NOTE) if planted else None,
         body=rendered(markdown.replace(SAMPLE_NOTE, "") if planted else markdown, _web_only),
         figures=made.index["figures"],
         several=len({figure["data_set"] for figure in made.index["figures"]}) > 1,
@@ -175,7 +175,7 @@ def _index(tables: Sequence[_Made], documents: Sequence[tuple[str, str]], root: 
         current=None,
         tables=shown,
         planted=[made.label for made in tables if made.index["planted_data"]],
-        notice=SAMPLE_NOTE,
+        notice=inline(SAMPLE_NOTE),
         documents=documents,
         citations=_citations(root / "CITATION.cff"),
     )

@@ -24,14 +24,19 @@ def without_archives(entries):
 
 
 def figure_labels(wildcards):
-    """What the report calls a file: for a figure its title and data set, from the index beside it."""
+    """What the report calls a file: for a figure its title and data set, from the index beside it. The report sorts by
+    these words, so a number comes first."""
     listed = read_json(Path("results/figures") / wildcards.table / "index.json")[
         "figures"
     ]
-    for figure in listed:
+    for number, figure in enumerate(listed, 3):
         if figure["file"] == f"{wildcards.shown}.svg":
-            return {"what": figure["title"], "data set": figure["data_set"]}
-    return {"what": "The table", "data set": "all"}
+            return {
+                "no.": f"{number:02}",
+                "what": figure["title"],
+                "data set": figure["data_set"],
+            }
+    return {"no.": "01", "what": "The table", "data set": "all"}
 
 
 # `--config scale=...` says that there is data for every table; else those that are made of planted data.

@@ -9,7 +9,7 @@ rule table:
             "results/{table}.csv",
             caption="../report/table.rst",
             category=lambda wildcards: SHOWN[wildcards.table],
-            labels={"what": "The table as CSV", "data set": "all"},
+            labels={"no.": "02", "what": "The table as CSV", "data set": "all"},
         ),
         markdown="results/{table}.md",
         averages="results/{table}.json",
