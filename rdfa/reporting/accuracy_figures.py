@@ -144,10 +144,12 @@ def class_figure(rows: Sequence[RowResult]) -> Drawing:
     values = np.array([[row.class_ap[name] for name in shown] for row in rows])
     figure = Figure(figsize=(max(8.0, 2.6 + 0.36 * len(shown)), 2.2 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(values, cmap="Greys", vmin=0, vmax=100, aspect="auto")
+    lightest = 10 * np.floor(values.min() / 10)
+    darkest = lightest + 1.6 * max(values.max() - lightest, 10.0)  # beyond the values: black would hide differences
+    axes.imshow(values, cmap="Greys", vmin=lightest, vmax=darkest, aspect="auto")
     for place, own in enumerate(values):
         for column, value in enumerate(own.tolist()):
-            colour = "white" if value > 55 else "black"
+            colour = "white" if value > (lightest + darkest) / 2 else "black"
             axes.text(column, place, f"{value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.set_xticks(range(len(shown)), shown, rotation=55, ha="right", rotation_mode="anchor")
@@ -160,8 +162,8 @@ def class_figure(rows: Sequence[RowResult]) -> Drawing:
     return Drawing(
         name="per-class",
         title="AP per class",
-        caption="AP in per cent, mean over tIoU thresholds and seeds; the easiest class, by its mean over rows, first."
-        + chosen,
+        caption="AP in per cent, mean over tIoU thresholds and seeds; the easiest class, by its mean over rows, first. "
+        "The darker, the higher." + chosen,
         alt=f"Classes from the easiest, {shown[0]} ({means[0]:.0f} % on average over the rows), to the hardest, "
         f"{shown[-1]} ({means[-1]:.0f} %)",
         figure=headed(figure, rows[0].run, "AP of each class (%)"),
