@@ -1,6 +1,7 @@
 """`rdfa site`: tables, figures, records and documents as static pages that need no server and no script."""
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from rdfa.reporting.tables import SAMPLE_NOTE
 
 _MARK = ".rdfa-site"
 """Stands in a folder that this stage has made, and may therefore replace."""
+_WORDS = {"title", "caption", "alt", "data_set"}
 _ENDINGS = {
     ".csv": "CSV",
     ".tex": "LaTeX",
@@ -83,13 +85,23 @@ def _tables(names: Sequence[str], root: Path, scale: str | None) -> list[_Made]:
             continue
         table, entries = read_table(name, scale)
         if made_of(folder) == figures_key(table, entries):
-            index = dict(read_json(folder / INDEX))
+            index = _read_index(folder / INDEX)
             found.append(_Made(name=name, label=label, table=table, entries=entries, index=index))
         elif names:
             raise RdfaError(f"{folder}: no figures of the runs of now; run: rdfa figures {name}")
     if not found:
         raise RdfaError(f"{figures_folder('TABLE', root)}: no table has figures; run: snakemake --cores all tables")
     return found
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    """An index of figures; results may come from elsewhere, so it must not name files outside its folder."""
+    index = dict(read_json(path))
+    for figure in index.get("figures", ()):
+        file = figure.get("file") if isinstance(figure, dict) else None
+        if not isinstance(file, str) or not re.fullmatch(r"[\w.-]+\.svg", file) or _WORDS - figure.keys():
+            raise RdfaError(f"{path}: {figure!r} is not a figure beside it; run: rdfa figures {path.parent.name}")
+    return index
 
 
 def _write_table(site: Path, made: _Made, root: Path, shared: dict[str, Any]) -> None:

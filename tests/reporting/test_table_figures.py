@@ -249,6 +249,19 @@ def test_a_site_does_not_replace_what_is_not_one(made: Path, tmp_path: Path) -> 
     (made / "params/tables/table5.yaml").unlink()
 
 
+def test_an_index_cannot_bring_other_files_into_the_site(made: Path, tmp_path: Path) -> None:
+    path = made / "results/figures/table4/index.json"
+    before = read_json(path)
+    escaping = [figure | {"file": "../../../params/defaults.yaml"} for figure in before["figures"][:1]]
+    write_json(path, before | {"figures": escaping})
+    try:
+        with pytest.raises(RdfaError, match="is not a figure beside it; run: rdfa figures table4"):
+            site_stage([], made, tmp_path / "site")
+    finally:
+        write_json(path, before)
+    assert not (tmp_path / "site").exists()
+
+
 def test_the_same_runs_make_the_same_figures(made: Path) -> None:
     folder = made / "results/figures/table4"
     before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
