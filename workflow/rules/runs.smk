@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.errors import RdfaError
+from rdfa.files import read_json
 from rdfa.identity import data_name, keys, paths, run_name
 from rdfa.reporting.figure_index import (
     figures_folder,
@@ -102,6 +103,47 @@ def metrics_of(wildcards):
         for entry in TABLES[wildcards.table]
         for composed in entry.runs
     ]
+
+
+def detections_of(wildcards):
+    return [
+        ancient(str(current_paths(composed.run).detections))
+        for entry in TABLES[wildcards.table]
+        for composed in entry.runs
+    ]
+
+
+def without_archives(entries):
+    """Planted data is made here; anything else may have to be brought."""
+    return all(
+        composed.run.source.kind == "sample"
+        for entry in entries
+        for composed in entry.runs
+    )
+
+
+def figure_labels(wildcards):
+    """What the report calls a file: for a figure its title and data set, from the index beside it. The report sorts by
+    these words, so a number comes first."""
+    listed = read_json(Path("results/figures") / wildcards.table / "index.json")[
+        "figures"
+    ]
+    for number, figure in enumerate(listed, 3):
+        if figure["file"] == f"{wildcards.shown}.svg":
+            return {
+                "no.": f"{number:02}",
+                "what": figure["title"],
+                "data set": figure["data_set"],
+            }
+    return {"no.": "01", "what": "The table", "data set": "all"}
+
+
+# `--config scale=...` says that there is data for every table; else those that are made of planted data.
+MADE = [
+    name
+    for name in table_names()
+    if "scale" in config or without_archives(TABLES[name])
+]
 
 
 wildcard_constraints:
