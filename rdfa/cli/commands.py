@@ -218,6 +218,18 @@ def table(options: argparse.Namespace) -> None:
         print(path)
 
 
+def figures(options: argparse.Namespace) -> None:
+    from rdfa.stages.figures import figures_stage
+
+    print(figures_stage(options.name, Path(), options.scale, options.video))
+
+
+def site(options: argparse.Namespace) -> None:
+    from rdfa.stages.site import site_stage
+
+    print(site_stage(options.names, Path(), options.out, options.scale))
+
+
 def gc(options: argparse.Namespace) -> None:
     from rdfa.stages.unused import remove_unused, unused_runs
 
