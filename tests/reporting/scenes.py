@@ -11,10 +11,12 @@ from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.files import write_json, write_text
 from rdfa.identity import Paths, paths
 from rdfa.params import PARAMS, leaves, parse_override, read_yaml
+from rdfa.reporting.formats import to_csv, to_markdown
 from rdfa.reporting.grids import read_table, table_key
-from rdfa.reporting.tables import averages, curves_csv, rows_of, to_csv, to_markdown
+from rdfa.reporting.tables import averages, curves_csv, rows_of
 from rdfa.schema import Run
 from tests.conftest import ROOT, TINY
+from tests.reporting.runs import RECORD
 
 CLASSES = ("BaseballPitch", "CliffDiving", "Diving <&>", "HighJump", "Shotput", "TennisSwing")
 SEEDS = (0, 1, 2)
@@ -72,7 +74,7 @@ def write_runs(root: Path, name: str, misses: dict[str, float]) -> None:
     rows = rows_of(entries, root, read_yaml(root / PARAMS / "published.yaml"))
     results = root / "results"
     write_text(results / f"{name}.csv", to_csv(rows))
-    write_text(results / f"{name}.md", to_markdown(table.title, rows))
+    write_text(results / f"{name}.md", to_markdown(table.title, rows, 0.95))
     write_text(results / f"{name}-curves.csv", curves_csv(entries, root))
     write_json(results / f"{name}.json", averages(rows, table_key(entries)))
 
@@ -105,8 +107,9 @@ def _write_run(run: Run, where: Paths, truth: Annotations, misses: float) -> Non
     write_detections(where.detections, detections)
     result = mean_average_precision(truth, detections, run.evaluation.tious, run.evaluation.protocol)
     about = {"run": where.folder.name, "data_set": run.dataset, "scale": run.scale, "planted_data": True}
-    write_json(where.metrics, about | result.as_json())
-    write_json(where.folder / "run.json", {"parameters": 7, "epoch": 12, "test_looks": None})
+    bootstrap = {"replicates": 20, "seed": 0, "average_mAP": [result.average] * 20}
+    write_json(where.metrics, about | result.as_json() | {"bootstrap": bootstrap})
+    write_json(where.folder / "run.json", RECORD)
     losses = [misses * np.exp(-epoch / 4) + 0.1 + 0.02 * random.uniform() for epoch in range(12)]
     lines = [f"{epoch},{loss:.5f}" for epoch, loss in enumerate(losses, 1)]
     write_text(where.folder / "history.csv", "\n".join(["epoch,loss", *lines]) + "\n")
