@@ -218,6 +218,13 @@ def table(options: argparse.Namespace) -> None:
         print(path)
 
 
+def import_runs(options: argparse.Namespace) -> None:
+    from rdfa.stages.import_runs import import_runs_stage
+
+    for line in import_runs_stage(options.tables, Path()):
+        print(line)
+
+
 def gc(options: argparse.Namespace) -> None:
     from rdfa.stages.unused import remove_unused, unused_runs
 
