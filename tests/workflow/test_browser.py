@@ -139,3 +139,18 @@ def see_the_best_model(page: Page, shown: Shown, address: str) -> None:
     page.open(f"{address}/#/models/rdfa-{shown.table}")
     page.see_part("best")
     page.picture("mlflow-model")
+
+
+def test_the_report_shows_a_table_and_its_figures_by_their_names(page: Page, clone: Clone) -> None:
+    if not (clone.root / "workflow" / "rules" / "report.smk").exists():
+        pytest.skip("the workflow has no rules for a report yet")
+    clone.run("snakemake", "--cores", "2", "results/figures/table1")
+    clone.run("snakemake", "--report", "report.html", "results/figures/table1")
+    page.open((clone.root / "report.html").as_uri())
+    page.click("Results")
+    page.click("Table 1")
+    page.see("The table as CSV")
+    for figure in read_json(clone.root / "results" / "figures" / "table1" / "index.json")["figures"]:
+        page.see(figure["title"])
+    page.picture("report")
+    (clone.root / "report.html").unlink()

@@ -125,7 +125,8 @@ def test_an_experiment_is_a_variant_and_dvc_says_what_changed_between_two_commit
     (header, *lines) = csv.reader(fresh.run("dvc", "exp", "show", "--csv").stdout.splitlines())
     rows = [dict(zip(header, line, strict=True)) for line in lines]
     rate, average = (
-        next(name for name in header if name.endswith(end)) for end in ("training.learning_rate", "thumos14.paper")
+        next(name for name in header if name.endswith(end))
+        for end in ("scales/sample.yaml:training.learning_rate", "thumos14.paper")
     )
     shown = {row["Experiment"] or row["rev"]: (float(row[rate]), float(row[average])) for row in rows if row[average]}
     assert shown["faster"] == (0.005, pytest.approx(after))
