@@ -221,13 +221,20 @@ def table(options: argparse.Namespace) -> None:
 def figures(options: argparse.Namespace) -> None:
     from rdfa.stages.figures import figures_stage
 
-    print(figures_stage(options.name, Path(), options.scale, options.video))
+    print(figures_stage(options.name, Path(), options.scale, options.video, options.tracked))
 
 
 def site(options: argparse.Namespace) -> None:
     from rdfa.stages.site import site_stage
 
     print(site_stage(options.names, Path(), options.out, options.scale))
+
+
+def import_runs(options: argparse.Namespace) -> None:
+    from rdfa.stages.import_runs import import_runs_stage
+
+    for line in import_runs_stage(options.tables, Path()):
+        print(line)
 
 
 def gc(options: argparse.Namespace) -> None:

@@ -16,10 +16,14 @@ from rdfa.reporting.grid_figures import draw
 from rdfa.reporting.grid_results import by_data_set, read_results
 from rdfa.reporting.grids import read_table, table_key
 from rdfa.reporting.pages import table_page
+from rdfa.stages.logged import log_figures
 from rdfa.stages.opened import ground_truth, read_manifest, refuse_other_data
+from rdfa.tracking import Store, tolerated
 
 
-def figures_stage(name: str, root: Path, scale: str | None = None, videos: Sequence[str] = ()) -> Path:
+def figures_stage(
+    name: str, root: Path, scale: str | None = None, videos: Sequence[str] = (), tracked: bool = True
+) -> Path:
     """Draw the figures of a table into `results/figures/<table>`; returns that folder.
 
     Args:
@@ -57,6 +61,9 @@ def figures_stage(name: str, root: Path, scale: str | None = None, videos: Seque
     planted = any(entry.runs[0].run.source.kind == "sample" for entry in entries)
     about = {"made_of": figures_key(table, entries), "table": name, "title": table.title}
     write_json(folder / INDEX, about | {"scales": scales, "planted_data": planted, "figures": listed})
+    if tracked:
+        with tolerated():
+            log_figures(Store(root), name, markdown.with_suffix(".csv"), root)
     return folder
 
 

@@ -54,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         write_runs(root, "table4", {label: misses for label, (_, misses) in RECURRENCE.items()})
-        figures_stage("table4", root)
+        figures_stage("table4", root, tracked=False)
         site_stage([], root, root / "site")
         yield root
 
@@ -174,7 +174,7 @@ def test_a_table_that_is_not_of_the_runs_of_now_is_refused(made: Path) -> None:
     write_json(path, before | {"made_of": "00000000"})
     try:
         with pytest.raises(RdfaError, match="not made of the runs of now; run: rdfa table table4"):
-            figures_stage("table4", made)
+            figures_stage("table4", made, tracked=False)
     finally:
         write_json(path, before)
 
@@ -265,6 +265,6 @@ def test_an_index_cannot_bring_other_files_into_the_site(made: Path, tmp_path: P
 def test_the_same_runs_make_the_same_figures(made: Path) -> None:
     folder = made / "results/figures/table4"
     before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    figures_stage("table4", made)
+    figures_stage("table4", made, tracked=False)
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert json.loads(before["index.json"])["table"] == "table4"
