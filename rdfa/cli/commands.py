@@ -221,7 +221,7 @@ def table(options: argparse.Namespace) -> None:
 def figures(options: argparse.Namespace) -> None:
     from rdfa.stages.figures import figures_stage
 
-    print(figures_stage(options.name, Path(), options.scale, options.video, options.tracked))
+    print(figures_stage(options.name, Path(), options.scale, options.video, not options.no_tracking))
 
 
 def site(options: argparse.Namespace) -> None:
