@@ -6,11 +6,20 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: table1 test check bench clean-environment
+.PHONY: table1 tables report site test check bench clean-environment
 
 table1: $(VENV)/.installed  ## environment, then the paper's main table at the sample scale
 	snakemake --cores all results/table1.csv
 	@cat results/table1.md
+
+tables: $(VENV)/.installed  ## every table and figure that needs no downloaded data; up to an hour on 2 cores
+	snakemake --cores all tables
+
+report: tables  ## the same as one HTML file to hand on: report.html
+	snakemake --report report.html tables
+
+site: tables  ## the same as static pages, with all other tables that are made: site/index.html
+	rdfa site
 
 test: $(VENV)/.installed  ## environment, then the whole test suite
 	python -m pytest -n 2 --dist loadgroup

@@ -47,6 +47,26 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("--scale", help="instead of the table's own scale")
     _tracked(table)
     table.set_defaults(command=commands.table)
+    figures = known.add_parser("figures", help="draw a table's figures from its runs")
+    figures.add_argument("name", help="of a table that is written")
+    figures.add_argument("--scale", help="instead of the table's own scale")
+    figures.add_argument(
+        "--video",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="on the timeline (repeatable; default: the videos of median and worst AP)",
+    )
+    _tracked(figures)
+    figures.set_defaults(command=commands.figures)
+    site = known.add_parser("site", help="write tables and figures as static pages")
+    site.add_argument("names", metavar="TABLE", nargs="*", help="tables with figures (default: all that are made)")
+    site.add_argument("--scale", help="instead of the tables' own scales")
+    site.add_argument("--out", type=Path, default=Path("site"), metavar="FOLDER", help="where to (%(default)s)")
+    site.set_defaults(command=commands.site)
+    runs = known.add_parser("import-runs", help="rebuild the MLflow store from results/, or add what it lacks")
+    runs.add_argument("tables", nargs="*", metavar="TABLE", help="(default: all that are written, and runs of none)")
+    runs.set_defaults(command=commands.import_runs)
     gc = known.add_parser("gc", help="list the folders of runs that no table uses any more")
     gc.add_argument("--delete", action="store_true", help="delete them too")
     gc.set_defaults(command=commands.gc)

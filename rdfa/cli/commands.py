@@ -218,6 +218,25 @@ def table(options: argparse.Namespace) -> None:
         print(path)
 
 
+def figures(options: argparse.Namespace) -> None:
+    from rdfa.stages.figures import figures_stage
+
+    print(figures_stage(options.name, Path(), options.scale, options.video, not options.no_tracking))
+
+
+def site(options: argparse.Namespace) -> None:
+    from rdfa.stages.site import site_stage
+
+    print(site_stage(options.names, Path(), options.out, options.scale))
+
+
+def import_runs(options: argparse.Namespace) -> None:
+    from rdfa.stages.import_runs import import_runs_stage
+
+    for line in import_runs_stage(options.tables, Path()):
+        print(line)
+
+
 def gc(options: argparse.Namespace) -> None:
     from rdfa.stages.unused import remove_unused, unused_runs
 

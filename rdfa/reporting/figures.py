@@ -33,6 +33,7 @@ STYLE = {
     "axes.axisbelow": True,
     "hatch.linewidth": 0.6,
     "svg.hashsalt": "rdfa",
+    "svg.fonttype": "none",  # text stays text: searchable, and read out
     "savefig.dpi": 150,
 }
 METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}

@@ -193,9 +193,10 @@ def _read_file(path: Path) -> Table:
 
 
 def table_key(entries: Sequence[Entry]) -> str:
-    """Hash of the metrics files that a table is made of: it is stale when this differs."""
-    listed = [str(paths(composed.run).metrics) for entry in entries for composed in entry.runs]
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:8]
+    """Hash of what a table is made of, rows and metrics files: it is stale when this differs."""
+    rows = [[entry.row.dataset, entry.row.shown, entry.row.against] for entry in entries]
+    files = [[str(paths(composed.run).metrics) for composed in entry.runs] for entry in entries]
+    return hashlib.sha256(json.dumps([rows, files]).encode()).hexdigest()[:8]
 
 
 def keep_only_current(table: Path, key: str) -> None:

@@ -1,13 +1,21 @@
 """The tags by which a run is found in MLflow."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rdfa.provenance import provenance
 from rdfa.schema import Run
 from rdfa.stages.opened import is_planted
 
 
-def tags(run: Run, digest: str) -> dict[str, str]:
-    """What a run is and what made it; `digest` is that of its data."""
-    made_by = provenance()
+def tags(run: Run, digest: str, made_by: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """What a run is and what made it.
+
+    Args:
+        digest: of its data.
+        made_by: as its record has it; None: this process.
+    """
+    made_by = provenance() if made_by is None else made_by
     found = {
         "mlflow.source.git.commit": made_by["git_commit"] or "",
         "git.dirty": str(made_by["git_dirty"]).lower(),

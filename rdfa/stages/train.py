@@ -17,10 +17,11 @@ from rdfa.errors import RdfaError
 from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
 from rdfa.evaluation.judgement import as_judged
-from rdfa.identity import CHECKPOINT, HISTORY, LOG, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
+from rdfa.identity import HISTORY, LOG, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
 from rdfa.models.detector import build, count_parameters
 from rdfa.params import Composed, flatten
 from rdfa.schema import Run
+from rdfa.stages.logged import log_model
 from rdfa.stages.opened import Data, data_digest, ground_truth, open_data, read_manifest, refuse_other_data
 from rdfa.stages.tags import tags
 from rdfa.stages.written import write_run
@@ -165,8 +166,7 @@ def _start_tracking(store: Store, run: Run, where: Paths, data: Data) -> str:
 def _track_model(store: Store, run_id: str, run: Run, where: Paths) -> None:
     files = [where.folder / name for name in (PARAMS_YAML, HISTORY, LOG, RUN_JSON)]
     store.log_results(run_id, {"parameters": count_parameters(build(run))}, files)
-    model = {"checkpoint": CHECKPOINT, "params": PARAMS_YAML, "record": RUN_JSON}
-    store.log_model(run_id, {name: where.folder / file for name, file in model.items()}, run.features.dimension)
+    log_model(store, run_id, run, where.folder)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """MLflow: what a person finds in the store, and what happens when there is none."""
 
+import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -60,13 +62,65 @@ def test_final_numbers_in_the_store_are_those_of_the_metrics_files(clone: Clone,
         assert run.data.metrics["mAP_average"] * 100 == pytest.approx(expected, abs=1e-3)
 
 
-def test_runs_of_the_table_are_children_of_its_run(clone: Clone, store: MlflowClient) -> None:
-    experiment = store.get_experiment_by_name("rdfa")
-    parents = store.search_runs([experiment.experiment_id], "tags.`rdfa.table` = 'table1'")
-    newest = {run.data.tags["mlflow.parentRunId"] for run in trainings(store)}
-    assert newest <= {parent.info.run_id for parent in parents}
-    names = {artifact.path for artifact in store.list_artifacts(parents[0].info.run_id)}
+def table_runs(store: MlflowClient):  # type: ignore[no-untyped-def]
+    """The run of table 1 and its children in the order of the list, which shows the youngest first."""
+    experiment = store.get_experiment_by_name("rdfa-table1")
+    runs = store.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+    parent, *children = runs
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    return parent, children
+
+
+def test_the_table_has_an_experiment_with_its_rows_in_order_below_its_run(clone: Clone, store: MlflowClient) -> None:
+    parent, children = table_runs(store)
+    assert [run.info.run_name for run in children] == [f"{dataset} {variant}, seed 0" for dataset, variant in ROWS]
+    names = {artifact.path for artifact in store.list_artifacts(parent.info.run_id)}
     assert {"table1.csv", "table1.md"} <= names
+    written = read_json(clone.root / "results" / "table1.json")
+    for dataset, variant in ROWS:
+        assert f"| {dataset} {variant} | {written[dataset][variant]:.2f} |" in parent.data.tags["mlflow.note.content"]
+    used = {used.dataset.name: used.dataset.digest for used in parent.inputs.dataset_inputs}
+    assert used == {
+        run.data.tags["data_set"] + "-sample": run.data.tags["data.digest"][:36] for run in trainings(store)
+    }
+
+
+def test_a_child_has_the_numbers_of_its_training_and_the_parameters_that_tell_rows_apart(
+    clone: Clone, store: MlflowClient
+) -> None:
+    by_id = {run.info.run_id: run for run in trainings(store)}
+    for child in table_runs(store)[1]:
+        training = by_id[child.data.tags["training_run"]]
+        assert f"/runs/{training.info.run_id})" in child.data.tags["mlflow.note.content"]
+        copied = {name: child.data.metrics[name] for name in training.data.metrics}
+        assert copied == pytest.approx(training.data.metrics, rel=1e-8)  # history.csv has ten digits
+        both = (child, training)
+        for name in ("loss", "learning_rate"):
+            copy, live = ({p.step: p.value for p in store.get_metric_history(run.info.run_id, name)} for run in both)
+            assert copy == pytest.approx(live, rel=1e-8)
+            assert sorted(copy) == [1, 2, 3]
+        own = {name: value for name, value in child.data.params.items() if name != "row"}
+        assert own.items() <= training.data.params.items()
+        assert child.data.params["row"] == f"{training.data.params['dataset']} {training.data.params['variant']}"
+        assert "dataset" in own
+        assert "training.batch_size" not in own
+        assert "training.loss.normalizer" in own  # of the variant
+        seconds = child.data.metrics["training_seconds"]
+        assert child.info.end_time - child.info.start_time == pytest.approx(1000 * seconds, abs=1)
+
+
+def test_the_best_run_of_each_data_set_is_a_registered_model(clone: Clone, store: MlflowClient) -> None:
+    averages = read_json(clone.root / "results" / "table1.json")
+    for dataset in {dataset for dataset, _ in ROWS}:
+        version = store.get_model_version_by_alias("rdfa-table1", f"best-{dataset}")
+        variant = max(averages[dataset], key=averages[dataset].get)
+        assert version.tags["run"].startswith(f"{dataset}-rdfa-{variant}-sample-s0-")
+        assert (clone.root / "results" / "runs" / version.tags["run"]).exists()
+        assert float(version.tags["average_mAP"]) * 100 == pytest.approx(averages[dataset][variant], abs=0.01)
+        assert version.tags["planted_data"] == "true"
+        assert "Planted sample data" in version.description
+        model = mlflow.pyfunc.load_model(f"models:/rdfa-table1@best-{dataset}")
+        assert model.metadata.signature is not None
 
 
 def test_the_logged_model_detects_what_the_run_folder_detects(clone: Clone, store: MlflowClient) -> None:
@@ -120,6 +174,62 @@ def test_results_without_their_store_are_imported_when_evaluated(clone: Clone) -
     other.unlink()
     # The results themselves are what was tracked: the import changed none of them but the id of the MLflow run.
     shutil.rmtree(clone.root / "mlruns", ignore_errors=True)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///{}/again.db", "file://{}/again"])
+def test_the_store_is_rebuilt_from_results_once_and_a_better_run_becomes_a_version(
+    clone: Clone, tmp_path: Path, uri: str
+) -> None:
+    environment = {"MLFLOW_TRACKING_URI": uri.format(tmp_path), "MLFLOW_ALLOW_FILE_STORE": "true"}
+    figure = clone.root / "results" / "figures" / "table1" / "drawn.svg"
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    figure.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    best = max((clone.root / "results" / "runs").glob("thumos14*/metrics-*.json"), key=average)
+    metrics = best.read_text()
+    table = clone.root / "results" / "table1.csv"
+    written = table.read_text()
+    try:
+        assert "table1: logged" in clone.run("rdfa", "import-runs", **environment).stdout
+        first = described(environment)
+        clone.run("rdfa", "import-runs", **environment)
+        assert described(environment) == first
+        assert first["rdfa"] == sorted(f"{dataset}-rdfa-{variant}-sample-s0" for dataset, variant in ROWS)
+        assert first["rdfa-table1"] == sorted(["table1", *(f"{data} {variant}, seed 0" for data, variant in ROWS)])
+        assert first["versions"] == ["1", "2"]
+        assert "figures/drawn.svg" in first["figures"]
+        # Another run of the data set overtakes the best: what is registered follows results/.
+        best.write_text(json.dumps(json.loads(metrics) | {"average_mAP": 0.0}))
+        clone.run("rdfa", "table", "table1", **environment)
+        after = described(environment)
+        assert after["versions"] == ["1", "2", "3"]
+        assert after["best-thumos14"] == "3"
+        assert len(after["rdfa-table1"]) == 2 * len(first["rdfa-table1"])  # the table's former state is not lost
+    finally:
+        best.write_text(metrics)
+        clone.run("rdfa", "table", "table1", "--no-tracking")
+        shutil.rmtree(clone.root / "results" / "figures")
+    assert table.read_text() == written
+
+
+def average(metrics: Path) -> float:
+    return float(read_json(metrics)["average_mAP"])
+
+
+def described(environment: dict[str, str]) -> dict[str, Any]:
+    """Names of the runs of each experiment, figures, and versions of the registered model."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+        found: dict[str, Any] = {}
+        for experiment in client.search_experiments():
+            runs = client.search_runs([experiment.experiment_id])
+            found[experiment.name] = sorted(run.info.run_name for run in runs)
+            tables = [run.info.run_id for run in runs if "rdfa.table" in run.data.tags]
+            found["figures"] = [file.path for run in tables for file in client.list_artifacts(run, "figures")]
+        versions = client.search_model_versions("name = 'rdfa-table1'")
+        aliases = client.get_registered_model("rdfa-table1").aliases
+        return found | {"versions": sorted(version.version for version in versions)} | aliases
 
 
 def settings(clone: Clone) -> list[str]:

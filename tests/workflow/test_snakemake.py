@@ -152,7 +152,7 @@ def test_lint_finds_nothing_and_the_readme_shows_the_graph_of_now(clone: Clone) 
     clone.run("snakemake", "--lint")
     graph = clone.run("snakemake", "--rulegraph", "mermaid-js").stdout
     readme = (clone.root / "README.md").read_text()
-    for rule in ("fetch", "train", "detect", "evaluate", "table"):
+    for rule in ("fetch", "train", "detect", "evaluate", "table", "figures"):
         assert rule in graph
         assert f"rdfa {rule}" in readme
 

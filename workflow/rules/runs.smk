@@ -5,7 +5,14 @@ from pathlib import Path
 
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.errors import RdfaError
+from rdfa.files import read_json
 from rdfa.identity import data_name, keys, paths, run_name
+from rdfa.reporting.figure_index import (
+    figures_folder,
+    figures_key,
+    keep_only_current_figures,
+    shown_names,
+)
 from rdfa.reporting.grids import (
     elsewhere,
     keep_only_current,
@@ -15,13 +22,17 @@ from rdfa.reporting.grids import (
     table_names,
 )
 
+GRIDS = {}  # name -> its file with title and scale, and its rows with their runs
+
 
 def entries_of(table):
-    return read_table(table, scale=config.get("scale"))[1]
+    GRIDS[table] = read_table(table, scale=config.get("scale"))
+    return GRIDS[table][1]
 
 
 try:
     TABLES = {name: entries_of(name) for name in table_names()}
+    SHOWN = shown_names()
 except RdfaError as error:
     raise WorkflowError(str(error))
 
@@ -44,6 +55,7 @@ DATA = {(data_name(run), keys(run).fetch): (run, row) for run, row in RUNS.value
 
 for name, entries in TABLES.items():
     keep_only_current(Path(f"results/{name}.csv"), table_key(entries))
+    keep_only_current_figures(figures_folder(name), figures_key(*GRIDS[name]))
 
 
 def run_of(wildcards):
@@ -91,6 +103,47 @@ def metrics_of(wildcards):
         for entry in TABLES[wildcards.table]
         for composed in entry.runs
     ]
+
+
+def detections_of(wildcards):
+    return [
+        ancient(str(current_paths(composed.run).detections))
+        for entry in TABLES[wildcards.table]
+        for composed in entry.runs
+    ]
+
+
+def without_archives(entries):
+    """Planted data is made here; anything else may have to be brought."""
+    return all(
+        composed.run.source.kind == "sample"
+        for entry in entries
+        for composed in entry.runs
+    )
+
+
+def figure_labels(wildcards):
+    """What the report calls a file: for a figure its title and data set, from the index beside it. The report sorts by
+    these words, so a number comes first."""
+    listed = read_json(Path("results/figures") / wildcards.table / "index.json")[
+        "figures"
+    ]
+    for number, figure in enumerate(listed, 3):
+        if figure["file"] == f"{wildcards.shown}.svg":
+            return {
+                "no.": f"{number:02}",
+                "what": figure["title"],
+                "data set": figure["data_set"],
+            }
+    return {"no.": "01", "what": "The table", "data set": "all"}
+
+
+# `--config scale=...` says that there is data for every table; else those that are made of planted data.
+MADE = [
+    name
+    for name in table_names()
+    if "scale" in config or without_archives(TABLES[name])
+]
 
 
 wildcard_constraints:

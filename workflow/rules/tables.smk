@@ -5,7 +5,12 @@ rule table:
     input:
         metrics_of,
     output:
-        csv="results/{table}.csv",
+        csv=report(
+            "results/{table}.csv",
+            caption="../report/table.rst",
+            category=lambda wildcards: SHOWN[wildcards.table],
+            labels={"no.": "02", "what": "The table as CSV", "data set": "all"},
+        ),
         markdown="results/{table}.md",
         latex="results/{table}.tex",
         averages="results/{table}.json",

@@ -1,8 +1,4 @@
-"""All that knows MLflow: one MLflow run per training, found again by its key; a table is the parent of its runs.
-
-MLflow is for looking and comparing. Nothing is read back from it: results live in `results/`, and `import_run`
-rebuilds an MLflow run from there. The store is `MLFLOW_TRACKING_URI`, or else an SQLite file `mlflow.db` in the root.
-"""
+"""The store, and the runs of trainings in it: one MLflow run per training, found again by its key."""
 
 import logging
 import math
@@ -10,13 +6,15 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it narrates the making of its tables
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow's own default retries for minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
@@ -25,7 +23,7 @@ import numpy as np
 from filelock import FileLock
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
@@ -38,10 +36,16 @@ from rdfa.errors import RdfaError
 logger = logging.getLogger(__name__)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a retry is no news, and its failure is told once
 
-KEY, TABLE = "rdfa.key", "rdfa.table"
-_EXPERIMENT = "rdfa"
-_PARENT = "mlflow.parentRunId"
-_SERVED = Path(__file__).with_name("served.py")
+KEY = "rdfa.key"
+NOTE = "mlflow.note.content"
+"""The tag that the UI shows as a description, read as Markdown."""
+EXPERIMENT = "rdfa"
+"""Of the trainings, unless MLFLOW_EXPERIMENT_NAME says otherwise; those of tables are named after it."""
+_TRAININGS = (
+    "One run per training, with its curves, files and model. Tables have experiments of their own, "
+    "named after this one: there the runs of a table stand side by side."
+)
+_SERVED = Path(__file__).parents[1] / "served.py"
 
 
 class Store:
@@ -56,7 +60,9 @@ class Store:
         with self.needed(), _one_at_a_time(self.uri):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
-            self.experiment = self._experiment(_root(root))
+            self._artifacts = None if self.uri.startswith("http") else (_root(root) / "mlartifacts").as_uri()
+            self.name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+            self.experiment = self.experiment_named(self.name, _TRAININGS)
 
     @contextmanager
     def needed(self) -> Iterator[None]:
@@ -73,7 +79,9 @@ class Store:
                 "check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db here"
             ) from error
 
-    def start(self, name: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    def start(
+        self, name: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str], seconds_ago: float = 0
+    ) -> str:
         """Begin a run, or go on with the one that an interrupted process left; returns its id."""
         unfinished = f"tags.`{KEY}` = '{key}' and attributes.status != 'FINISHED'"
         found = self.client.search_runs([self.experiment], unfinished, max_results=1)
@@ -82,11 +90,18 @@ class Store:
             self.client.update_run(run_id, status="RUNNING")
         else:
             all_tags = {**tags, KEY: key, "mlflow.source.name": "rdfa train", "mlflow.source.type": "LOCAL"}
-            run_id = self.client.create_run(self.experiment, tags=all_tags, run_name=name).info.run_id
-        logged = [Param(key, str(value)) for key, value in params.items()]
-        for first in range(0, len(logged), 100):
-            self.client.log_batch(run_id, params=logged[first : first + 100])
+            began = now() - int(1000 * seconds_ago)
+            run_id = self.client.create_run(self.experiment, began, all_tags, name).info.run_id
+        self.log(run_id, (), params)
         return str(run_id)
+
+    def log(self, run_id: str, metrics: Sequence[Metric], params: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Log many numbers in few calls: MLflow takes 100 parameters or 1000 metrics in one."""
+        named = [Param(name, str(value)) for name, value in params.items()]
+        for first in range(0, len(named), 100):
+            self.client.log_batch(run_id, params=named[first : first + 100])
+        for first in range(0, len(metrics), 1000):
+            self.client.log_batch(run_id, metrics=metrics[first : first + 1000])
 
     def log_dataset(self, run_id: str, folder: Path, name: str, digest: str, context: str) -> None:
         """Note the data that a run used, with its digest (at most 36 characters)."""
@@ -98,19 +113,15 @@ class Store:
 
     def log_epoch(self, run_id: str, row: Mapping[str, float]) -> None:
         """Log one epoch's row of the history under its epoch number. Logging it again changes no curve."""
-        now, epoch = _now(), int(row["epoch"])
-        metrics = [Metric(name, float(value), now, epoch) for name, value in row.items() if name != "epoch"]
-        self.client.log_batch(run_id, metrics=metrics)
+        self.log(run_id, curve([row], now()))
 
     def log_results(self, run_id: str, metrics: Mapping[str, float], files: Iterable[Path]) -> None:
         """Log final numbers and small files of a run."""
-        now = _now()
-        finite = [Metric(name, float(value), now, 0) for name, value in metrics.items() if math.isfinite(value)]
-        self.client.log_batch(run_id, metrics=finite)
+        self.log(run_id, final(metrics, now()))
         for file in files:
             self.client.log_artifact(run_id, str(file))
 
-    def log_model(self, run_id: str, files: Mapping[str, Path], channels: int) -> None:
+    def log_model(self, run_id: str, files: Mapping[str, Path], channels: int) -> str:
         """Log a trained run as a model that detects: `mlflow.pyfunc.load_model(...).predict(features)`.
 
         The model is code (rdfa/served.py) and the run's own files, not a pickle; where it is loaded, rdfa is installed.
@@ -118,6 +129,9 @@ class Store:
         Args:
             files: the run's checkpoint, params and record, by these names.
             channels: C of the features (T, C).
+
+        Returns:
+            The model's id; the store's address of it is `models:/<id>`.
         """
         optional = ("fps", "stride", "window", "duration", "overlap")
         signature = ModelSignature(
@@ -132,8 +146,9 @@ class Store:
                 ]
             ),
         )
-        with mlflow.start_run(run_id=run_id):
-            mlflow.pyfunc.log_model(
+        # It advises type hints and an example; the signature says all that they would.
+        with mlflow.start_run(run_id=run_id), warnings.catch_warnings(action="ignore"):
+            logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(_SERVED),
                 artifacts={name: str(path) for name, path in files.items()},
@@ -141,41 +156,34 @@ class Store:
                 pip_requirements=[f"rdfa=={rdfa.__version__}", f"torch=={_public_version()}"],
             )
             # Leaving the block marks the run finished; `end` says how it really ended.
+        return str(logged.model_id)
 
-    def end(self, run_id: str, status: str) -> None:
-        """Set a run's final status: FINISHED, FAILED or KILLED."""
-        self.client.set_terminated(run_id, status)
+    def model_of(self, run_id: str) -> str | None:
+        """The id of the model that was logged last for a run."""
+        outputs = self.client.get_run(run_id).outputs
+        return str(outputs.model_outputs[-1].model_id) if outputs and outputs.model_outputs else None
+
+    def end(self, run_id: str, status: str, moment: int | None = None) -> None:
+        """Set a run's final status, FINISHED, FAILED or KILLED, as of now if no moment is given."""
+        self.client.set_terminated(run_id, status, moment)
 
     def find(self, key: str) -> str | None:
         """The newest run of a key, if the store has one: a clone brings results, but not the store they went to."""
         found = self.client.search_runs([self.experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
         return str(found[0].info.run_id) if found else None
 
-    def log_table(self, name: str, key: str, children: Iterable[str], files: Iterable[Path]) -> None:
-        """Make the run of a table, the parent of the runs whose keys are `children`."""
-        same = f"tags.`{TABLE}` = '{name}' and tags.`{KEY}` = '{key}'"
-        found = self.client.search_runs([self.experiment], same, max_results=1)
-        tags = {TABLE: name, KEY: key, "mlflow.source.name": f"rdfa table {name}", "mlflow.source.type": "LOCAL"}
-        parent = found[0] if found else self.client.create_run(self.experiment, tags=tags, run_name=name)
-        for child in filter(None, map(self.find, children)):
-            self.client.log_batch(child, tags=[RunTag(_PARENT, parent.info.run_id)])
-        for file in files:
-            self.client.log_artifact(parent.info.run_id, str(file))
-        self.end(parent.info.run_id, "FINISHED")
-
-    def _experiment(self, root: Path) -> str:
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
-        experiment = self.client.get_experiment_by_name(name)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        artifacts = None if self.uri.startswith("http") else (root / "mlartifacts").as_uri()
-        try:
-            return str(self.client.create_experiment(name, artifact_location=artifacts))
-        except MlflowException:  # another process was quicker
-            experiment = self.client.get_experiment_by_name(name)
-            if experiment is None:
-                raise
-            return str(experiment.experiment_id)
+    def experiment_named(self, name: str, note: str) -> str:
+        """The id of an experiment, made with this description if it is not there."""
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            tags = {NOTE: note, "mlflow.experimentKind": "custom_model_development"}  # else the UI asks
+            try:
+                return str(self.client.create_experiment(name, artifact_location=self._artifacts, tags=tags))
+            except MlflowException:  # another process was quicker
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
 
 
 @contextmanager
@@ -185,6 +193,21 @@ def tolerated() -> Iterator[None]:
         yield
     except (RdfaError, MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         logger.warning("MLflow: not logged (%s); results/ is complete without it", _first_line(error))
+
+
+def curve(history: Iterable[Mapping[str, float]], moment: int) -> list[Metric]:
+    """A history's rows as metrics of their epochs."""
+    return [
+        Metric(name, float(value), moment, int(row["epoch"]))
+        for row in history
+        for name, value in row.items()
+        if name != "epoch"
+    ]
+
+
+def final(metrics: Mapping[str, float], moment: int) -> list[Metric]:
+    """Numbers of a whole run as metrics; what is not finite, no store takes."""
+    return [Metric(name, float(value), moment, 0) for name, value in metrics.items() if math.isfinite(value)]
 
 
 @contextmanager
@@ -209,7 +232,8 @@ def _root(root: Path) -> Path:
     return Path(os.environ.get("DVC_ROOT") or root).resolve()
 
 
-def _now() -> int:
+def now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
     return int(time.time() * 1000)
 
 
