@@ -12,7 +12,7 @@ from rdfa.params import as_plain
 from rdfa.reporting.drawing import DARK, LIGHT, MARKERS, MIDDLE, Drawing, headed, seeds_of
 from rdfa.reporting.grid_results import RowResult
 from rdfa.reporting.grids import Entry
-from rdfa.schema import Run
+from rdfa.schema import Model, Run, Stem
 
 MOST_CLASSES = 30
 """More columns than this are not read; then the best and the worst half of this many are shown."""
@@ -175,20 +175,27 @@ def _recurrent(runs: Sequence[Run]) -> list[tuple[list[int], list[int]]]:
     alike: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
         values = as_plain(run)
+        if not isinstance(run.model, Model):
+            continue
         values["model"]["stem"] |= {"recurrence": None, "blocks": None}
         alike.setdefault(json.dumps(values, sort_keys=True), []).append(index)
     found = []
     for members in alike.values():
-        fewest = min(runs[index].model.stem.blocks for index in members)
-        tied = [index for index in members if runs[index].model.stem.blocks == fewest]
+        fewest = min(_stem(runs[index]).blocks for index in members)
+        tied = [index for index in members if _stem(runs[index]).blocks == fewest]
         untied = [index for index in members if index not in tied]
-        if fewest > 0 and len({runs[index].model.stem.recurrence for index in tied}) > 1:
+        if fewest > 0 and len({_stem(runs[index]).recurrence for index in tied}) > 1:
             found.append((sorted(tied, key=lambda index: _depth(runs[index])), untied))
     return found
 
 
 def _depth(run: Run) -> int:
-    return run.model.stem.recurrence * run.model.stem.blocks
+    return _stem(run).recurrence * _stem(run).blocks
+
+
+def _stem(run: Run) -> Stem:
+    assert isinstance(run.model, Model), "only these are drawn"
+    return run.model.stem
 
 
 def _draw_depths(axes: Axes, rows: Sequence[RowResult], label: str, marker: tuple[bool, str], line: str) -> list[str]:
