@@ -94,8 +94,8 @@ def _row(
     row |= {
         "average": average,
         "std": _spread(found_averages),
-        "low": within.low,
-        "high": within.high,
+        "low": max(within.low, 0.0),
+        "high": min(within.high, 100.0),
         **_change(entry, against, root, found_averages, replicates),
         "published": paper,
         "difference": average - paper if paper is not None else None,

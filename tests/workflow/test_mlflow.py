@@ -104,7 +104,7 @@ def test_a_child_has_the_numbers_of_its_training_and_the_parameters_that_tell_ro
         assert child.data.params["row"] == f"{training.data.params['dataset']} {training.data.params['variant']}"
         assert "dataset" in own
         assert "training.batch_size" not in own
-        assert "training.loss.normalizer" in own  # of the variant
+        assert "model.padding" in own  # of the variant
         seconds = child.data.metrics["training_seconds"]
         assert child.info.end_time - child.info.start_time == pytest.approx(1000 * seconds, abs=1)
 
@@ -221,15 +221,17 @@ def described(environment: dict[str, str]) -> dict[str, Any]:
         for name, value in environment.items():
             patch.setenv(name, value)
         client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
-        found: dict[str, Any] = {}
+        figures: list[str] = []
+        found: dict[str, Any] = {"figures": figures}
         for experiment in client.search_experiments():
             runs = client.search_runs([experiment.experiment_id])
             found[experiment.name] = sorted(run.info.run_name for run in runs)
             tables = [run.info.run_id for run in runs if "rdfa.table" in run.data.tags]
-            found["figures"] = [file.path for run in tables for file in client.list_artifacts(run, "figures")]
+            figures += [file.path for run in tables for file in client.list_artifacts(run, "figures")]
         versions = client.search_model_versions("name = 'rdfa-table1'")
         aliases = client.get_registered_model("rdfa-table1").aliases
-        return found | {"versions": sorted(version.version for version in versions)} | aliases
+        named = {name: str(version) for name, version in aliases.items()}
+        return found | {"versions": sorted(str(version.version) for version in versions)} | named
 
 
 def settings(clone: Clone) -> list[str]:
