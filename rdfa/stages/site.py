@@ -66,6 +66,8 @@ def site_stage(names: Sequence[str], root: Path, out: Path, scale: str | None = 
     for made in tables:
         _write_table(building, made, root, shared)
     labels = [_write_document(building, path, documents, root / "docs", shared) for path in documents]
+    for picture in (root / "docs").rglob("*.png"):
+        _copy(picture, building / "docs" / picture.parent.relative_to(root / "docs"))
     write_text(building / "index.html", _index(tables, labels, root, shared))
     if out.exists():
         shutil.rmtree(out)
