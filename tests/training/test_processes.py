@@ -143,8 +143,9 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 def workers(torchrun: int) -> list[int]:
     """Ids of the processes that torchrun started, in the order of their ranks."""
-    listed = subprocess.run(["pgrep", "-P", str(torchrun)], capture_output=True, text=True, check=True)
-    return sorted(map(int, listed.stdout.split()))
+    listed = subprocess.run(["ps", "-e", "-o", "ppid=,pid="], capture_output=True, text=True, check=True)
+    pairs = (map(int, line.split()) for line in listed.stdout.splitlines())
+    return sorted(pid for parent, pid in pairs if parent == torchrun)
 
 
 @pytest.mark.slow

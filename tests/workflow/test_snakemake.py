@@ -83,7 +83,7 @@ def test_changing_one_parameter_reruns_exactly_what_depends_on_it(
             "fetch 2 train 3 detect 3 evaluate 3 table 1",
         ),
         ("rdfa/data/sources/hapt.py", "import", "import random\nimport", ""),
-        ("rdfa/tracking.py", '_EXPERIMENT = "rdfa"', '_EXPERIMENT = "other"', ""),
+        ("rdfa/tracking/store.py", 'EXPERIMENT = "rdfa"', 'EXPERIMENT = "other"', ""),
         ("rdfa/cli/arguments.py", "prog=", "epilog='', prog=", ""),
     ],
 )
