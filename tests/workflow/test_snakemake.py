@@ -91,6 +91,7 @@ def test_changing_code_reruns_exactly_the_stages_that_run_it(
     clone: Clone, path: str, old: str, new: str, jobs: str
 ) -> None:
     assert jobs_after_edit(clone, path, old, new) == parse(jobs)
+    assert clone.jobs() == {}
 
 
 def test_a_changed_list_of_rows_rebuilds_only_the_table(clone: Clone) -> None:
