@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rdfa.errors import RdfaError
-from rdfa.files import read_json
 from rdfa.identity import code_digest
 from rdfa.params import PARAMS
-from rdfa.reporting.grids import Entry, Table, elsewhere, table_key, table_names
+from rdfa.reporting.grids import Entry, Table, elsewhere, made_of, table_key, table_names
 
 INDEX = "index.json"
 TABLE_PAGE = "table.html"
@@ -60,19 +58,16 @@ def keep_only_current_figures(folder: Path, key: str) -> None:
     As with tables (`rdfa.reporting.grids.keep_only_current`): Snakemake trusts what is there.
     """
     aside = folder.with_name(f"{folder.name}.stale")
-    if folder.exists() and made_of(folder) != key:
-        if made_of(aside) == key:
+    if folder.exists() and figures_made_of(folder) != key:
+        if figures_made_of(aside) == key:
             shutil.rmtree(folder)
         else:
             shutil.rmtree(aside, ignore_errors=True)
             folder.replace(aside)
-    if aside.exists() and not folder.exists() and made_of(aside) == key:
+    if aside.exists() and not folder.exists() and figures_made_of(aside) == key:
         aside.replace(folder)
 
 
-def made_of(folder: Path) -> Any:
+def figures_made_of(folder: Path) -> Any:
     """The key of the figures in a folder; None where there are no whole ones."""
-    try:
-        return read_json(folder / INDEX)["made_of"]
-    except (RdfaError, KeyError, TypeError):
-        return None
+    return made_of(folder / INDEX)

@@ -71,7 +71,7 @@ def read_results(entries: Sequence[Entry], root: Path) -> tuple[RowResult, ...]:
 def _read_row(entry: Entry, root: Path) -> RowResult:
     runs = tuple(composed.run for composed in entry.runs)
     where = tuple(paths(run, root) for run in runs)
-    metrics = [_metrics(run, place) for run, place in zip(runs, where, strict=True)]
+    metrics = [read_metrics(run, root) for run in runs]
     classes = sorted({name for found in metrics for name in found["ap"]})
     return RowResult(
         label=entry.row.shown,
@@ -85,10 +85,16 @@ def _read_row(entry: Entry, root: Path) -> RowResult:
     )
 
 
-def _metrics(run: Run, where: Paths) -> dict[str, Any]:
-    if not where.metrics.exists():
-        raise RdfaError(f"{where.metrics}: not there; run: rdfa evaluate {run_name(run)}")
-    return dict(read_json(where.metrics))
+def read_metrics(run: Run, root: Path) -> dict[str, Any]:
+    """What a run was evaluated to.
+
+    Raises:
+        RdfaError: it was not; says which command does it.
+    """
+    path = paths(run, root).metrics
+    if not path.exists():
+        raise RdfaError(f"{path}: not there; run: rdfa evaluate {run_name(run)}")
+    return dict(read_json(path))
 
 
 def _losses(history: Path) -> NDArray[np.float64]:

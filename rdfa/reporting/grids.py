@@ -150,9 +150,7 @@ def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tu
     Raises:
         RdfaError: the file or one of its runs is not valid; names file and key.
     """
-    own = folder / "tables" / f"{name}.yaml"
-    file, dataset = (name, None) if own.exists() else elsewhere(folder).get(name, (name, None))
-    path = own.with_stem(file)
+    path, dataset = _file_of(name, folder)
     table = _read_file(path).on(dataset)
     scale = scale or table.scale
     if table.dataset is not None:
@@ -182,6 +180,18 @@ def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tu
     return table, entries
 
 
+def _file_of(name: str, folder: Path) -> tuple[Path, str | None]:
+    """The file of a table and, for a grid on another data set, that; asks no file but the one that it finds."""
+    own = folder / "tables" / f"{name}.yaml"
+    for file in [] if own.exists() else table_names(folder):
+        dataset = name.removesuffix(f"_{file}")
+        if dataset != name and (folder / "datasets" / f"{dataset}.yaml").exists():
+            path = own.with_stem(file)
+            if _read_file(path).dataset not in (None, dataset):
+                return path, dataset
+    return own, None
+
+
 def _read_file(path: Path) -> Table:
     values = read_yaml(path)
     try:
@@ -205,15 +215,20 @@ def keep_only_current(table: Path, key: str) -> None:
     A table's name holds no key, and Snakemake trusts a file as long as it is there, even if the runs that it should
     be made of are missing. What a table was made of stands in the JSON beside it.
     """
-    try:
-        current = read_json(table.with_suffix(".json"))["made_of"] == key
-    except (RdfaError, KeyError, TypeError):
-        current = False
+    current = made_of(table.with_suffix(".json")) == key
     aside = table.with_suffix(".stale.csv")
     if current and aside.exists() and not table.exists():
         aside.replace(table)
     elif not current and table.exists():
         table.replace(aside)
+
+
+def made_of(record: Path) -> Any:
+    """The key of what was written, from the JSON beside it; None where that is missing, damaged or has none."""
+    try:
+        return read_json(record)["made_of"]
+    except (RdfaError, KeyError, TypeError):
+        return None
 
 
 def set_options(row: Row) -> list[str]:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rdfa.errors import RdfaError
 from rdfa.files import read_json
-from rdfa.identity import HISTORY, RUN_JSON, paths, run_name
+from rdfa.identity import HISTORY, RUN_JSON, paths
 from rdfa.models.cost import costs
-from rdfa.reporting.columns import further, published_result
+from rdfa.reporting.columns import Metrics, further, published_result
 from rdfa.reporting.comparison import Floats, change_of, interval, replicates_of, verdict
+from rdfa.reporting.grid_results import read_metrics
 from rdfa.reporting.grids import Column, Entry
 from rdfa.schema import Run
 
@@ -32,10 +32,11 @@ def rows_of(
         RdfaError: a run's metrics are missing; says which command makes them.
     """
     tious = sorted({tiou for entry in entries for tiou in entry.runs[0].run.evaluation.tious})
-    by_name = {(entry.row.dataset, entry.row.shown): entry for entry in entries}
+    results = [[read_metrics(composed.run, root) for composed in entry.runs] for entry in entries]
+    by_name = {(entry.row.dataset, entry.row.shown): found for entry, found in zip(entries, results, strict=True)}
     return [
-        _row(entry, by_name.get((entry.row.dataset, entry.row.against or "")), root, tious, published, columns)
-        for entry in entries
+        _row(entry, found, by_name.get((entry.row.dataset, entry.row.against or "")), root, tious, published, columns)
+        for entry, found in zip(entries, results, strict=True)
     ]
 
 
@@ -66,14 +67,14 @@ def curves_csv(entries: Sequence[Entry], root: Path) -> str:
 
 def _row(
     entry: Entry,
-    against: Entry | None,
+    results: Sequence[Metrics],
+    against: Sequence[Metrics] | None,
     root: Path,
     tious: Sequence[float],
     published: Mapping[str, Any],
     columns: Sequence[Column],
 ) -> dict[str, Any]:
     run = entry.runs[0].run
-    results = [_metrics(composed.run, root) for composed in entry.runs]
     records = [read_json(paths(composed.run, root).folder / RUN_JSON) for composed in entry.runs]
     found_averages, replicates = _averages(results), replicates_of(results)
     within = interval(replicates, run.evaluation.bootstrap)
@@ -96,7 +97,7 @@ def _row(
         "std": _spread(found_averages),
         "low": max(within.low, 0.0),
         "high": min(within.high, 100.0),
-        **_change(entry, against, root, found_averages, replicates),
+        **_change(entry, against, found_averages, replicates),
         "published": paper,
         "difference": average - paper if paper is not None else None,
         **{name: value for column in columns for name, value in further(column, run, results, printed).items()},
@@ -114,16 +115,15 @@ def _row(
 
 
 def _change(
-    entry: Entry, against: Entry | None, root: Path, own: Sequence[float], replicates: Floats
+    entry: Entry, against: Sequence[Metrics] | None, own: Sequence[float], replicates: Floats
 ) -> dict[str, Any]:
     """The columns that compare a row with the one that it names."""
     row: dict[str, Any] = dict.fromkeys(("against", "change", "change std", "change low", "change high", "noise"))
-    if against is None:
+    other = entry.row.against
+    if other is None or against is None:
         return row
-    results = [_metrics(composed.run, root) for composed in against.runs]
-    changes = [one - other for one, other in zip(own, _averages(results), strict=True)]
-    shown, other = entry.row.shown, against.row.shown
-    drawn = change_of(replicates, replicates_of(results), shown, other)
+    changes = [one - another for one, another in zip(own, _averages(against), strict=True)]
+    drawn = change_of(replicates, replicates_of(against), entry.row.shown, other)
     within = interval(drawn, entry.runs[0].run.evaluation.bootstrap)
     return row | {
         "against": other,
@@ -141,7 +141,7 @@ def _mean_cost(records: Sequence[Mapping[str, Any]], cost: Callable[[Mapping[str
     return statistics.fmean(map(cost, trained)) if trained else None
 
 
-def _averages(results: Sequence[Mapping[str, Any]]) -> list[float]:
+def _averages(results: Sequence[Metrics]) -> list[float]:
     """Average mAP of each of a row's runs, in per cent."""
     return [100 * result["average_mAP"] for result in results]
 
@@ -167,10 +167,3 @@ def _best_of_test(records: Sequence[Mapping[str, Any]]) -> float | None:
 def _looks(record: Mapping[str, Any]) -> str | None:
     looks = record["test_looks"]
     return f"best of {looks['looks']} (epoch {looks['best_epoch']})" if looks else None
-
-
-def _metrics(run: Run, root: Path) -> dict[str, Any]:
-    path = paths(run, root).metrics
-    if not path.exists():
-        raise RdfaError(f"{path}: not there; run: rdfa evaluate {run_name(run)}")
-    return dict(read_json(path))

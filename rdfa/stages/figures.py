@@ -9,12 +9,12 @@ import matplotlib.style
 
 from rdfa.data.detections import read_detections
 from rdfa.errors import RdfaError
-from rdfa.files import read_json, write_json, write_text
+from rdfa.files import write_json, write_text
 from rdfa.reporting.figure_index import CAPTIONS, INDEX, TABLE_PAGE, figures_folder, figures_key
 from rdfa.reporting.figures import STYLE, save_figure
 from rdfa.reporting.grid_figures import draw
 from rdfa.reporting.grid_results import by_data_set, read_results
-from rdfa.reporting.grids import read_table, table_key
+from rdfa.reporting.grids import made_of, read_table, table_key
 from rdfa.reporting.pages import table_page
 from rdfa.stages.logged import log_figures
 from rdfa.stages.opened import ground_truth, read_manifest, refuse_other_data
@@ -71,10 +71,6 @@ def _current_table(name: str, root: Path, key: str, scale: str | None) -> Path:
     """The table as Markdown, made of the runs of now."""
     path = root / "results" / f"{name}.md"
     command = f"rdfa table {name}{f' --scale {scale}' if scale else ''}"
-    try:
-        current = read_json(path.with_suffix(".json"))["made_of"] == key
-    except (RdfaError, KeyError, TypeError):
-        current = False
-    if not current or not path.exists():
+    if made_of(path.with_suffix(".json")) != key or not path.exists():
         raise RdfaError(f"{path}: not there, or not made of the runs of now; run: {command}")
     return path

@@ -8,7 +8,7 @@ from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import RUN_JSON
 from rdfa.params import PARAMS, read_yaml
-from rdfa.reporting.grids import elsewhere, read_table, table_key, table_names
+from rdfa.reporting.grids import elsewhere, made_of, read_table, table_key, table_names
 from rdfa.reporting.tables import rows_of
 from rdfa.stages.logged import import_run, log_table
 from rdfa.stages.table import table_files
@@ -46,13 +46,13 @@ def import_runs_stage(names: Sequence[str], root: Path) -> Iterator[str]:
 def _import_table(store: Store, name: str, root: Path) -> bool:
     """Log a table if it is made of the runs of now, at any scale."""
     files = table_files(name, root)
-    made_of = read_json(files[-1])["made_of"]
+    key = made_of(files[-1])
     for scale in (None, *sorted(path.stem for path in (PARAMS / "scales").glob("*.yaml"))):
         try:
             table, entries = read_table(name, scale)
         except RdfaError:  # a grid need not exist at every scale
             continue
-        if table_key(entries) == made_of:
+        if table_key(entries) == key:
             rows = rows_of(entries, root, read_yaml(PARAMS / "published.yaml"))
             log_table(store, name, table, entries, rows, files, root)
             return True

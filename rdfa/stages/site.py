@@ -15,7 +15,7 @@ from rdfa.errors import RdfaError
 from rdfa.files import read_json, write_text
 from rdfa.identity import HISTORY, LOG, PARAMS_YAML, RUN_JSON, paths
 from rdfa.provenance import provenance
-from rdfa.reporting.figure_index import INDEX, figures_folder, figures_key, made_of, shown_names
+from rdfa.reporting.figure_index import INDEX, figures_folder, figures_key, figures_made_of, shown_names
 from rdfa.reporting.formats import SAMPLE_NOTE
 from rdfa.reporting.grids import Entry, Table, read_table
 from rdfa.reporting.pages import inline, page, rendered, template_text
@@ -83,10 +83,10 @@ def _tables(names: Sequence[str], root: Path, scale: str | None) -> list[_Made]:
             raise RdfaError(f"{name!r}: no file of params/tables is called so, nor a grid on another data set")
     for name, label in known.items():
         folder = figures_folder(name, root)
-        if (names and name not in names) or (not names and made_of(folder) is None):
+        if (names and name not in names) or (not names and figures_made_of(folder) is None):
             continue
         table, entries = read_table(name, scale)
-        if made_of(folder) == figures_key(table, entries):
+        if figures_made_of(folder) == figures_key(table, entries):
             index = _read_index(folder / INDEX)
             found.append(_Made(name=name, label=label, table=table, entries=entries, index=index))
         elif names:

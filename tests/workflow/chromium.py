@@ -2,11 +2,9 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.workflow.conftest import Clone
+from tests.workflow.ports import answers, free_port
 
 PATIENCE = 90  # seconds; a page on a busy machine
 Found = TypeVar("Found")
@@ -151,9 +150,7 @@ def chromium(folder: Path) -> Iterator[Page]:
 @contextmanager
 def mlflow_ui(clone: Clone, store: str, log: Path) -> Iterator[str]:
     """The address of a running `mlflow ui` on a store, as a person starts it in the clone."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     uri = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", str(port), "--workers=1"]
     with log.open("wb") as output:
@@ -161,18 +158,10 @@ def mlflow_ui(clone: Clone, store: str, log: Path) -> Iterator[str]:
             command, cwd=clone.root, env=clone.environment(), stdout=output, stderr=output, start_new_session=True
         )
         try:
-            while not _answers(uri):
+            while not answers(f"{uri}/health"):
                 assert server.poll() is None, log.read_text()
                 time.sleep(0.2)
             yield uri
         finally:
             os.killpg(server.pid, 15)
             server.wait(timeout=60)
-
-
-def _answers(uri: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=5) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False

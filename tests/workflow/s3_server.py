@@ -1,17 +1,17 @@
 """An S3-compatible server on this machine (moto's), with one bucket and one account that may use it."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+
+from tests.workflow.ports import answers, free_port
 
 BUCKET = "rdfa"
 _POLICY = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}'
@@ -62,7 +62,7 @@ def serving(folder: Path) -> Iterator[Bucket]:
             stderr=log,
         )
         try:
-            while not _answers(url):
+            while not answers(f"{url}/moto-api/data.json"):
                 assert server.poll() is None, (folder / "s3.log").read_text()
                 time.sleep(0.1)
             accounts = _client("iam", url, "nobody", "nothing")
@@ -76,13 +76,6 @@ def serving(folder: Path) -> Iterator[Bucket]:
             server.wait(timeout=60)
 
 
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def _client(service: str, url: str, access_key: str, secret_key: str):  # type: ignore[no-untyped-def]
     return boto3.client(
         service,
@@ -91,11 +84,3 @@ def _client(service: str, url: str, access_key: str, secret_key: str):  # type: 
         aws_access_key_id=access_key,
         aws_secret_access_key=secret_key,
     )
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/moto-api/data.json", timeout=5) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False

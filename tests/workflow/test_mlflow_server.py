@@ -2,11 +2,9 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.conftest import ROOT, TINY
+from tests.workflow.ports import answers, free_port
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.xdist_group("clone")]
 RUN = "thumos14-rdfa-paper-sample-s0"
@@ -22,9 +21,7 @@ RUN = "thumos14-rdfa-paper-sample-s0"
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Address and process of an MLflow server that passes artifacts on, as that of workflow/mlflow does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     stores = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/store"]
     log = (tmp_path / "server.log").open("wb")
@@ -36,20 +33,12 @@ def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         start_new_session=True,
     )
     uri = f"http://127.0.0.1:{port}"
-    while not answers(uri):
+    while not answers(f"{uri}/health"):
         assert started.poll() is None, (tmp_path / "server.log").read_text()
         time.sleep(0.2)
     yield uri, started
     stop(started)
     log.close()
-
-
-def answers(uri: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=5) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,8 @@ import yaml
 
 from rdfa.files import read_json
 from tests.workflow.conftest import Clone, git_clone
-from tests.workflow.s3_server import BUCKET, Bucket, free_port, serving
+from tests.workflow.ports import free_port
+from tests.workflow.s3_server import BUCKET, Bucket, serving
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.xdist_group("clone")]
 
