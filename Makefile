@@ -6,7 +6,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: table1 tables report site test check bench clean-environment
+.PHONY: table1 tables report site test check faults faults-full bench clean-environment
 
 table1: $(VENV)/.installed  ## environment, then the paper's main table at the sample scale
 	snakemake --cores all results/table1.csv
@@ -30,6 +30,12 @@ check: $(VENV)/.installed  ## formatting, lint and types
 	mypy
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
+
+faults: $(VENV)/.installed  ## break it on purpose: the campaign's short form, in minutes
+	python -m tests.faults
+
+faults-full: $(VENV)/.installed  ## the whole campaign; its table goes into docs/reliability.md
+	python -m tests.faults --full --record docs/reliability.md
 
 bench: $(VENV)/.installed  ## speed and memory, as ratios measured in one run
 	python benchmarks/selective_scan.py

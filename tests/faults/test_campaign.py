@@ -1,0 +1,59 @@
+"""The campaign counts what is not survived: it would otherwise pass whatever happens."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.campaign import HUNG, LOST, SURVIVED, Kind, NotHere, Outcome, Scene, run_kind, table
+
+
+def drawn(scene: Scene) -> Iterator[Outcome]:
+    for _ in range(scene.count(2, 5)):
+        yield Outcome(SURVIVED, str(scene.random.random()))
+    yield Outcome(LOST, "a checkpoint")
+
+
+def stops(scene: Scene) -> Iterator[Outcome]:
+    yield Outcome(SURVIVED)
+    raise ValueError("a defect")
+
+
+def sleeps(scene: Scene) -> Iterator[Outcome]:
+    try:
+        time.sleep(60)
+    except Exception:  # what is under test may catch everything
+        yield Outcome(SURVIVED)
+
+
+def nothing(scene: Scene) -> Iterator[Outcome]:
+    yield from ()
+
+
+def elsewhere(scene: Scene) -> Iterator[Outcome]:
+    raise NotHere("no root here")
+    yield
+
+
+def test_what_is_lost_is_counted_and_named() -> None:
+    short, full = (run_kind("g", Kind("drawn", drawn), 0, full) for full in (False, True))
+    assert (short.injected, full.injected) == (3, 6)
+    assert not short.passed and "a checkpoint" in short.failures[0]
+    assert "| g | drawn | 3 | 2 | 1 | 0 | 0 |" in table([short])
+
+
+@pytest.mark.parametrize(("inject", "said"), [(stops, "ValueError: a defect"), (nothing, "not one fault")])
+def test_a_kind_that_fails_or_injects_nothing_does_not_pass(inject: object, said: str) -> None:
+    row = run_kind("g", Kind("k", inject), 0, False)  # type: ignore[arg-type]
+    assert not row.passed and said in row.failures[0]
+
+
+def test_a_hang_ends_at_the_limit_and_counts() -> None:
+    row = run_kind("g", Kind("k", sleeps, limit=0.2), 0, False)
+    assert row.counts == {HUNG: 1}
+
+
+def test_what_cannot_be_injected_here_is_said() -> None:
+    row = run_kind("g", Kind("k", elsewhere), 0, False)
+    assert row.passed and row.injected == 0
+    assert "not here: no root here" in table([row])
