@@ -42,9 +42,12 @@ def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
-    """End a server and its workers: the process group that the fixture started."""
+    """End a server and its workers, the process group that the fixture started, as a machine does that goes down.
+
+    SIGTERM would let it wait for the requests in flight, of a client that may be stopped.
+    """
     if server.poll() is None:
-        os.killpg(server.pid, signal.SIGTERM)
+        os.killpg(server.pid, signal.SIGKILL)
         server.wait(timeout=60)
 
 

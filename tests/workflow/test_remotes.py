@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from rdfa.files import read_json
+from rdfa.files import read_json, sha256
 from tests.workflow.conftest import Clone, git_clone
 from tests.workflow.ports import free_port
 from tests.workflow.s3_server import BUCKET, Bucket, serving
@@ -79,9 +79,9 @@ def make_own_data(clone: Clone) -> None:
     clone.run("rdfa", "fetch", "mine")
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    """The bytes of every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def content(folder: Path) -> dict[str, str]:
+    """The digest of every file below a folder."""
+    return {str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def outs(clone: Clone) -> dict[str, str]:
@@ -141,7 +141,8 @@ def test_data_and_results_travel_through_an_s3_compatible_server(
         add_s3(each, bucket)
     wanted = ("data/thumos14-sample", "data/activitynet-sample", "results")
     owner.run("dvc", "push", "-r", "s3", *wanted, **bucket.environment())
-    assert set() < bucket.objects().keys() < {f"store/{name}" for name in content(sharing.remote)}, "all but mine"
+    pushed, all_of_owner = bucket.objects().keys(), {f"store/{name}" for name in content(sharing.remote)}
+    assert pushed and pushed - all_of_owner == set() != all_of_owner - pushed, "all but mine"
     colleague.run("dvc", "pull", "-r", "s3", *wanted, **bucket.environment())
     for folder in wanted:
         assert content(colleague.root / folder) == content(owner.root / folder)
