@@ -162,7 +162,8 @@ def _detection(parser: argparse.ArgumentParser) -> None:
     for name, unit in (("fps", "per second"), ("stride", "frames"), ("window", "frames"), ("duration", "seconds")):
         files.add_argument(f"--{name}", type=float, help=f"{unit}, where the features' file does not say")
     files.add_argument("--steps", type=int, help="features per pass of the detector (default: the training's length)")
-    files.add_argument("--overlap", type=float, help="share of a pass that the next one sees too (default: 0.5)")
+    overlap = "share of a pass that the next one sees too (default: that of the training's windows, or 0.5)"
+    files.add_argument("--overlap", type=float, help=overlap)
     _without_run(parser, files)
 
 

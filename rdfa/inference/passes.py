@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdfa.data.feature_files import VideoFeatures
-from rdfa.data.spans import OVERLAP, Span, spans
+from rdfa.data.spans import Span, spans
 from rdfa.data.windows import Grid, Window
 from rdfa.errors import RdfaError
 from rdfa.evaluation.detect import Candidates, candidates, finish, together
@@ -31,7 +31,7 @@ class Passes:
 
     length: int
     """Steps of a pass."""
-    overlap: float = OVERLAP
+    overlap: float
     """Share of a pass that the next one sees too."""
 
 

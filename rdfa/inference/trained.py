@@ -56,7 +56,7 @@ class TrainedDetector:
         duration: float | None = None,
         scores: Mapping[str, float] | None = None,
         steps: int | None = None,
-        overlap: float = OVERLAP,
+        overlap: float | None = None,
     ) -> list[Segment]:
         """Detect in one video; segments in descending order of score.
 
@@ -68,7 +68,7 @@ class TrainedDetector:
             scores: the video's external score of each class, for runs whose detector does not name classes itself
                 (`detection.external_classes`). Without them their segments have the label "action".
             steps: steps per pass of the detector; by default the training's length. Longer videos are cut into passes.
-            overlap: share of a pass that the next one sees too.
+            overlap: share of a pass that the next one sees too; by default `windows.overlap` of the run, or a half.
 
         Raises:
             RdfaError: features of another width or kind, a number that contradicts the training, an unknown fps, or
@@ -109,9 +109,13 @@ class TrainedDetector:
         """Label index → name, in what is detected with or without external scores."""
         return self.classes if self.run.names_classes or scored else (UNNAMED,)
 
-    def passes(self, steps: int | None = None, overlap: float = OVERLAP) -> Passes:
-        """How long videos are cut; refuses what cannot be, naming the number."""
-        chosen = Passes(length=self.run.windows.max_length if steps is None else steps, overlap=overlap)
+    def passes(self, steps: int | None = None, overlap: float | None = None) -> Passes:
+        """How long videos are cut, by default as the run's evaluation cuts them; refuses what cannot be, naming it."""
+        windows = self.run.windows
+        trained = OVERLAP if windows.overlap is None else windows.overlap
+        chosen = Passes(
+            length=windows.max_length if steps is None else steps, overlap=trained if overlap is None else overlap
+        )
         refuse_unfit(self.run, chosen)
         return chosen
 

@@ -9,7 +9,6 @@ from rdfa.data.annotations import read_annotations
 from rdfa.data.detections import collect_detections, write_detections
 from rdfa.data.feature_files import Timing, VideoFeatures, open_features
 from rdfa.data.scores import Scores, read_scores
-from rdfa.data.spans import OVERLAP
 from rdfa.errors import RdfaError
 from rdfa.evaluation.detect import Candidates
 from rdfa.inference.passes import Passes
@@ -45,7 +44,7 @@ def detect_files_stage(
     """
     names = None if classes is None else read_annotations(classes, faulty="keep").classes
     detector = load(checkpoint, device=device, classes=names)
-    passes = detector.passes(steps, OVERLAP if overlap is None else overlap)
+    passes = detector.passes(steps, overlap)
     videos = open_features(features, detector.run.features.dimension)
     if given.duration is not None and len(videos) > 1:
         raise RdfaError(f"{features}: one --duration for {len(videos)} videos; store it with the features instead")

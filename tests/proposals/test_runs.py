@@ -112,7 +112,7 @@ def ordered(rows: list[dict[str, Any]]) -> list[tuple[float, str, list[float]]]:
 
 
 def test_a_trained_run_finds_in_a_file_what_it_finds_in_its_data_set(small: Small, tmp_path: Path) -> None:
-    composed = small(overrides=("detection.max_segments=100000", "detection.top_k=300"))
+    composed = small(overrides=("detection.max_segments=100000", "detection.top_k=300", "windows.overlap=0.25"))
     evaluated(composed, tmp_path)
     where = paths(composed.run, tmp_path)
     store, path = FeatureStore(where.data / "features.h5"), tmp_path / "test.h5"
