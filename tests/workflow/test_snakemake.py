@@ -2,6 +2,8 @@
 
 import csv
 import os
+import re
+import shlex
 import shutil
 import signal
 import time
@@ -10,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from rdfa.files import read_json
+from rdfa.identity import keys, parse_run_name, paths
+from rdfa.params import compose
+from tests.conftest import ROOT
 from tests.workflow.conftest import ROWS, Clone, clone_project, small_table
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("clone")]
@@ -138,6 +143,19 @@ def test_every_job_leaves_a_log_and_a_benchmark(clone: Clone) -> None:
     for rule, count in (("fetch", 2), ("train", 3), ("detect", 3), ("evaluate", 3)):
         assert len(list((clone.root / "logs" / rule).glob("*.log"))) == count
         assert len(list((clone.root / "logs" / "benchmarks" / rule).glob("*.tsv"))) == count
+
+
+def test_each_planned_command_makes_the_file_that_it_is_planned_for(tmp_path: Path) -> None:
+    # Of all tables: some share trainings that they evaluate in other ways.
+    said = clone_project(tmp_path).run("snakemake", "-n", "-p", "--cores", "2", "tables").stdout
+    planned = set(re.findall(r"rdfa (detect|evaluate) (.*) 2>&1 \| tee -i logs/\1/(.*)-([0-9a-f]{8})\.log", said))
+    folders = [folder for stage, _, folder, _ in planned if stage == "evaluate"]
+    assert len(set(folders)) < len(folders), "no two tables share a training: this test shows nothing"
+    for stage, arguments, folder, key in planned:
+        name, *options = shlex.split(arguments)
+        settings = tuple(option.removeprefix("--set=") for option in options)
+        run = compose(**parse_run_name(name), overrides=settings, folder=ROOT / "params").run
+        assert (paths(run).folder.name, getattr(keys(run), stage)) == (folder, key), arguments
 
 
 def test_a_wrong_parameter_stops_snakemake_with_file_and_key(clone: Clone) -> None:

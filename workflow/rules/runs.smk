@@ -44,11 +44,14 @@ for name in elsewhere():
     except RdfaError as error:
         REFUSED[name] = str(error)
 
+# By the training's folder and the key of detections or metrics: tables share trainings whose runs they detect with or
+# evaluate in other ways.
 RUNS = {
-    paths(composed.run).folder.name: (composed.run, entry.row)
+    (paths(composed.run).folder.name, key): (composed.run, entry.row)
     for entries in TABLES.values()
     for entry in entries
     for composed in entry.runs
+    for key in (None, keys(composed.run).detect, keys(composed.run).evaluate)
 }
 # One run per data set and key is enough to fetch it.
 DATA = {(data_name(run), keys(run).fetch): (run, row) for run, row in RUNS.values()}
@@ -59,7 +62,7 @@ for name, entries in TABLES.items():
 
 
 def run_of(wildcards):
-    return RUNS[wildcards.run][0]
+    return RUNS[wildcards.run, wildcards.get("key")][0]
 
 
 def current_paths(run):
@@ -79,7 +82,7 @@ def command_line(run, row):
 
 
 def arguments_of(wildcards):
-    return command_line(*RUNS[wildcards.run])
+    return command_line(*RUNS[wildcards.run, wildcards.get("key")])
 
 
 def memory_of(wildcards, attempt):
