@@ -54,7 +54,7 @@ def _import_table(store: Store, name: str, root: Path) -> bool:
             continue
         if table_key(entries) == key:
             rows = rows_of(entries, root, read_yaml(PARAMS / "published.yaml"))
-            log_table(store, name, table, entries, rows, files, root)
+            log_table(store, name, table, entries, rows, files[:-1], root)
             return True
     return False
 

@@ -21,7 +21,7 @@ from rdfa.identity import HISTORY, LOG, PARAMS_YAML, RUN_JSON, Paths, keys, path
 from rdfa.models.detector import build, count_parameters
 from rdfa.params import Composed, flatten
 from rdfa.schema import Run
-from rdfa.stages.logged import log_model
+from rdfa.stages.logged import import_run, log_model
 from rdfa.stages.opened import Data, data_digest, ground_truth, open_data, read_manifest, refuse_other_data
 from rdfa.stages.tags import tags
 from rdfa.stages.written import write_run
@@ -47,6 +47,9 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
         if processes.any((where.folder / RUN_JSON).exists()):
             if where.manifest.exists():  # results may have come without their data
                 refuse_other_data(run, where, read_manifest(run, where))
+            if processes.first and tracked:
+                with tolerated():
+                    _finish_tracking(Store(root), run, where, root)
             return where.folder
         with processes.together():
             data = open_data(run, where)
@@ -83,8 +86,9 @@ def _tracked(store: Store | None, run: Run, where: Paths, data: Data) -> Iterato
     if store is None:
         yield None
         return
-    run_id, status = _start_tracking(store, run, where, data), "FAILED"
+    run_id, status = None, "FAILED"
     try:
+        run_id = _start_tracking(store, run, where, data)
         yield run_id
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -92,7 +96,15 @@ def _tracked(store: Store | None, run: Run, where: Paths, data: Data) -> Iterato
         raise
     finally:
         with tolerated():
-            store.end(run_id, status)
+            begun = run_id or store.unfinished(keys(run).train)
+            if begun:
+                store.end(begun, status)
+
+
+def _finish_tracking(store: Store, run: Run, where: Paths, root: Path) -> None:
+    """Complete the MLflow run of a training that was killed when its folder was whole."""
+    if store.find(keys(run).train) is None and store.unfinished(keys(run).train) is not None:
+        import_run(store, where.folder, root)
 
 
 def _track_epoch(store: Store | None, run_id: str | None, row: dict[str, float]) -> None:
