@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         said = " ".join(str(error).split())[:160] or type(error).__name__
         _say(
-            f"rdfa: error: out of memory ({said}); give the command more (schedulers: runtime.memory_mb) or the run less to hold "
-            "(training.batch_size, windows.max_length), and call it again"
+            f"rdfa: error: out of memory ({said}); give the command more (schedulers: runtime.memory_mb) or the run "
+            "less to hold (training.batch_size, windows.max_length), and call it again"
         )
         return 2
 

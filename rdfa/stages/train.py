@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -36,9 +37,12 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
 
     Under torchrun each of its processes calls this; the first one alone holds the lock, logs and writes.
 
+    If another process trains this run, waits for its end. (Among several processes it is refused: the others of
+    torchrun could not tell waiting from hanging.)
+
     Raises:
-        RdfaError: the data is not fetched, another process trains this run, the MLflow store cannot be reached, or
-            training failed for a reason that the message names.
+        RdfaError: the data is not fetched, the MLflow store cannot be reached, or training failed for a reason that
+            the message names.
     """
     run = composed.run
     where = paths(run, root)
@@ -57,8 +61,10 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
             windows = TrainingWindows(run, videos, data.annotations.classes, data.store)
             store, run_id = None, None
             if processes.first:
+                held.enter_context(_only_trainer(where.state, wait=processes.count == 1))
+                if processes.count == 1 and (where.folder / RUN_JSON).exists():  # by the one who was waited for
+                    return where.folder
                 store = Store(root) if tracked else None
-                held.enter_context(_only_trainer(where.state))
                 held.enter_context(_log_file(where.state.with_suffix(".log")))
                 run_id = held.enter_context(_tracked(store, run, where, data))
         trained = train(
@@ -182,14 +188,18 @@ def _track_model(store: Store, run_id: str, run: Run, where: Paths) -> None:
 
 
 @contextmanager
-def _only_trainer(state: Path) -> Iterator[None]:
+def _only_trainer(state: Path, wait: bool) -> Iterator[None]:
     """Hold the run's lock; the system releases it when the process ends, however it ends."""
     state.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(state.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RdfaError(f"another process is training {state.stem} (it holds {lock.lock_file})") from error
+        other = f"another process is training {state.stem} (it holds {lock.lock_file})"
+        if not wait:
+            raise RdfaError(other) from error
+        print(f"{other}; waiting for its end", file=sys.stderr)
+        lock.acquire()
     try:
         yield
     finally:

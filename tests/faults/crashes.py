@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from tests.faults.campaign import LOST, SURVIVED, WRONG, Kind, Outcome, Scene
 from tests.faults.crashes_fork import Blow, Ended, call
 from tests.faults.crashes_scene import Stage, contents, differences, running, stage, tracked
+from tests.faults.crashes_workflow import snakemake_killed
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 INTERRUPTED = 130
@@ -139,5 +140,6 @@ KINDS = (
         300,
     ),
     Kind("killed for its memory", during(at_a_size, 1, 16, "fetch", "train", "detect", "figures"), 300),
+    Kind("snakemake or its jobs stopped", snakemake_killed, 600),
     Kind("no memory left", short_of_memory, 300),
 )

@@ -131,7 +131,7 @@ def preload() -> None:
     import rdfa.stages.import_runs
     import rdfa.stages.new_dataset
     import rdfa.stages.table
-    import rdfa.stages.train
+    import rdfa.stages.train  # noqa: F401
 
     for name in LATE:
         with suppress(ImportError):

@@ -106,12 +106,7 @@ def _begun() -> _Begun:
     (root / "begun").mkdir()
     (root / "begun" / "params").symlink_to(root / "params")
     table = yaml.safe_load(small_table((("thumos14", "paper"),)))
-    for name, value in SMALL.items():
-        *path, last = name.split(".")
-        section = table["rows"][0]["params"]
-        for part in path:
-            section = section[part]
-        section[last] = value
+    shrink(table["rows"][0]["params"])
     (root / "params" / "tables" / "table1.yaml").write_text(yaml.safe_dump(table))
     options = tuple(f"--set={setting}" for setting in (*TINY, *(f"{name}={value}" for name, value in SMALL.items())))
     run = ("thumos14-rdfa-paper-sample-s0", *options)
@@ -131,6 +126,16 @@ def _begun() -> _Begun:
             "imported": ("figures", (("import-runs",),)),
         },
     )
+
+
+def shrink(params: dict[str, Any]) -> None:
+    """Make the parameters of a table's row smaller than those of the tests."""
+    for name, value in SMALL.items():
+        *path, last = name.split(".")
+        section = params
+        for part in path:
+            section = section[part]
+        section[last] = value
 
 
 def copy(source: Path, target: Path) -> None:
