@@ -15,6 +15,8 @@ from tests.faults.crashes_workflow import snakemake_killed
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 INTERRUPTED = 130
+TRIES = 10
+"""Moments that are drawn until one comes before the end; only that one counts."""
 MEMORY_LEFT = (1 << 20, 200 << 20)
 """Bytes that a process may still take, from too little for anything to enough for most."""
 
@@ -27,7 +29,11 @@ def during(draw: Draw, short: int, full: int, *names: str) -> Callable[[Scene], 
     def inject(scene: Scene) -> Iterator[Outcome]:
         for number in range(scene.count(short, full)):
             of = stage(names[number % len(names)])
-            yield disturbed(of, draw(scene, of))
+            for _ in range(TRIES):
+                outcome = disturbed(of, draw(scene, of))
+                if outcome is not None:
+                    break
+            yield outcome or Outcome(WRONG, f"{of.name}: {TRIES} signals came too late")
 
     return inject
 
@@ -50,11 +56,13 @@ def at_a_size(scene: Scene, of: Stage) -> Blow:
     return Blow(signal.SIGKILL, memory=low + int(scene.random.random() * 0.9 * (high - low)))
 
 
-def disturbed(of: Stage, blow: Blow) -> Outcome:
-    """Disturb a stage, call it again, and judge both."""
+def disturbed(of: Stage, blow: Blow) -> Outcome | None:
+    """Disturb a stage, call it again, and judge both; None where it ended before its signal."""
     of.begin()
     before = contents(of.work)
     first = call(of.work, of.commands, blow)
+    if not first.struck:
+        return None
     return judged(of, str(blow), before, first, _wrong_end(first, blow.signal))
 
 

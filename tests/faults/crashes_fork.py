@@ -22,6 +22,8 @@ from typing import Any
 
 SPOKEN = "said.txt"
 EVENTS = "events.txt"
+STRUCK = "the signal"
+"""Stands among the events where it was sent."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _ON_FILES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.link", "os.symlink", "os.truncate")
 
@@ -62,6 +64,8 @@ class Ended:
     seconds: float
     pages: int
     """The most pages that were seen in memory."""
+    struck: bool
+    """Whether the signal was sent; a process may end before its moment."""
 
 
 def call(folder: Path, commands: Sequence[Sequence[str]], blow: Blow | None = None, limit: int | None = None) -> Ended:
@@ -89,32 +93,38 @@ def call(folder: Path, commands: Sequence[Sequence[str]], blow: Blow | None = No
             sys.stderr.flush()
             os._exit(status)
     try:
-        status, pages = _followed(child, blow, start)
+        status, pages, struck = _followed(child, blow, start)
     except BaseException:  # of the caller's limit
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         raise
+    happened = events.read_text(errors="replace").splitlines()
     return Ended(
         status=os.waitstatus_to_exitcode(status),
         said=said.read_text(errors="replace"),
-        events=tuple(events.read_text(errors="replace").splitlines()),
+        events=tuple(event for event in happened if event != STRUCK),
         seconds=time.monotonic() - start,
         pages=pages,
+        struck=struck or STRUCK in happened,
     )
 
 
-def _followed(child: int, blow: Blow | None, start: float) -> tuple[int, int]:
-    """Wait for a child and send it its signal when time or memory say so; how it ended, and the most pages it had."""
-    pages = 0
+def _followed(child: int, blow: Blow | None, start: float) -> tuple[int, int, bool]:
+    """Wait for a child and send it its signal when time or memory say so.
+
+    Returns:
+        How it ended, the most pages it had, and whether it was sent a signal.
+    """
+    pages, struck = 0, False
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return status, pages
+            return status, pages, struck
         late = blow is not None and blow.seconds is not None and time.monotonic() - start >= blow.seconds
         pages = max(pages, _pages(child))
         if blow is not None and (late or (blow.memory is not None and pages >= blow.memory)):
             os.kill(child, blow.signal)
-            blow = None
+            blow, struck = None, True
         time.sleep(0.002)
 
 
@@ -203,6 +213,7 @@ def _watch(folder: Path, log: int, blow: Blow | None) -> None:
         if blow is not None and left and re.search(blow.among, what):
             left -= 1
             if not left:
+                os.write(log, f"{STRUCK}\n".encode())
                 os.kill(os.getpid(), blow.signal)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:

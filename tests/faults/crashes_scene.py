@@ -208,9 +208,10 @@ def tracked(folder: Path) -> list[Any]:
         found: list[Any] = []
         for experiment, name, status, run, uri in runs:
             metrics = _rows(store, "SELECT DISTINCT key, step, value FROM metrics WHERE run_uuid = ?", run)
-            numbers = sorted(row for row in metrics if row[0] not in COSTS)
+            # history.csv, from which a run is completed, has ten digits.
+            numbers = sorted({(key, step, f"{value:.8g}") for key, step, value in metrics if key not in COSTS})
             params = _rows(store, "SELECT key, value FROM params WHERE run_uuid = ?", run)
-            inputs = _rows(store, "SELECT source_type FROM inputs WHERE destination_id = ?", run)
+            inputs = _rows(store, "SELECT DISTINCT source_type FROM inputs WHERE destination_id = ?", run)
             place = Path(uri.removeprefix("file://"))
             files = sorted(str(file.relative_to(place)) for file in place.rglob("*") if file.is_file())
             found.append((experiment, name, status, numbers, sorted(params), inputs, files))

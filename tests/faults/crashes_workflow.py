@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -51,13 +52,16 @@ def snakemake_killed(scene: Scene) -> Iterator[Outcome]:
         whom, sent = HITS[number % len(HITS)] if scene.full else HITS[0]
         begin(clone, scene.folder / "whole", step)
         moment = scene.random.uniform(0, spent[step])
-        found = hit(clone, step, whom, sent, moment)
+        session, said = hit(clone, step, whom, sent, moment)
         fault = f"{sent.name} to {whom}, {moment:.2f} s after the beginning of {step}"
-        yield judged(clone, fault, found, whole)
+        outcome = judged(clone, fault, said, whole)
+        with suppress(ProcessLookupError):
+            os.killpg(session, signal.SIGKILL)
+        yield outcome
 
 
-def hit(clone: Clone, step: str, whom: str, sent: signal.Signals, moment: float) -> str:
-    """Call `snakemake`, send the signal, and wait for the end of the call; returns what a person saw."""
+def hit(clone: Clone, step: str, whom: str, sent: signal.Signals, moment: float) -> tuple[int, str]:
+    """Call `snakemake`, send the signal, and wait for the end of the call; returns its session and what it said."""
     with (clone.root / "said.txt").open("w+") as said:
         call = subprocess.Popen(
             ["snakemake", "--cores", "2", GOAL],
@@ -69,7 +73,7 @@ def hit(clone: Clone, step: str, whom: str, sent: signal.Signals, moment: float)
         )
         try:
             while (job := job_of(call.pid, step)) is None and call.poll() is None:
-                time.sleep(0.02)
+                time.sleep(0.05)
             time.sleep(moment)
             if whom == "the job alone":
                 job = job_of(call.pid, step)  # None: it has ended, and the signal comes too late
@@ -84,7 +88,7 @@ def hit(clone: Clone, step: str, whom: str, sent: signal.Signals, moment: float)
             os.killpg(call.pid, signal.SIGKILL)
             raise
         said.seek(0)
-        return said.read()
+        return call.pid, said.read()
 
 
 def job_of(session: int, step: str) -> int | None:
