@@ -125,7 +125,7 @@ def begin(clone: Clone, whole: Path, step: str) -> None:
     if step == "fetch":
         return
     for path in whole.iterdir():
-        if step == "train" and path.name in ("results", "mlflow.db", "mlartifacts"):
+        if step == "train" and path.name.startswith(("results", "mlflow.db", "mlartifacts")):
             continue
         copied = clone.root / path.name
         shutil.copytree(path, copied, symlinks=True) if path.is_dir() else shutil.copy2(path, copied)
