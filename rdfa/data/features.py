@@ -118,6 +118,7 @@ class FeatureWriter:
             )
             for name, value in asdict(attributes).items():
                 array.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+            del array  # HDF5 writes when the last name of it goes
         self._bytes.raise_failure()
 
     def __exit__(
