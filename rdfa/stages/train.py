@@ -51,9 +51,11 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
         if processes.any((where.folder / RUN_JSON).exists()):
             if where.manifest.exists():  # results may have come without their data
                 refuse_other_data(run, where, read_manifest(run, where))
-            if processes.first and tracked:
-                with tolerated():
-                    _finish_tracking(Store(root), run, where, root)
+            if processes.first:
+                if tracked:
+                    with tolerated():
+                        _finish_tracking(Store(root), run, where, root)
+                _remove_progress(where)
             return where.folder
         with processes.together():
             data = open_data(run, where)
@@ -81,9 +83,14 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
                 if store and run_id:
                     with tolerated():
                         _track_model(store, run_id, run, where)
-                where.state.unlink(missing_ok=True)
-                where.state.with_suffix(".log").unlink(missing_ok=True)
+                _remove_progress(where)
     return where.folder
+
+
+def _remove_progress(where: Paths) -> None:
+    """Remove what only an unfinished training needs."""
+    where.state.unlink(missing_ok=True)
+    where.state.with_suffix(".log").unlink(missing_ok=True)
 
 
 @contextmanager

@@ -108,15 +108,11 @@ def _not_whole(of: Stage, before: dict[str, str]) -> str:
     return f"not whole: {', '.join(torn)}" if torn else ""
 
 
-def _first_other(found: list[object], expected: list[object]) -> str:
-    return (
-        "; ".join(
-            f"{str(one)[:700]} instead of {str(other)[:700]}"
-            for one, other in zip(found, expected, strict=False)
-            if one != other
-        )
-        or f"{found} instead of {expected}"
-    )
+def _first_other(found: object, expected: object) -> str:
+    """The first part in which two lists of lists differ."""
+    if isinstance(found, list | tuple) and isinstance(expected, list | tuple) and len(found) == len(expected):
+        return next(_first_other(one, other) for one, other in zip(found, expected, strict=True) if one != other)
+    return f"{str(found)[:500]} instead of {str(expected)[:500]}"
 
 
 def short_of_memory(scene: Scene) -> Iterator[Outcome]:

@@ -212,7 +212,7 @@ def tracked(folder: Path) -> list[Any]:
             numbers = sorted({(key, step, f"{value:.8g}") for key, step, value in metrics if key not in COSTS})
             params = _rows(store, "SELECT key, value FROM params WHERE run_uuid = ?", run)
             inputs = _rows(store, "SELECT DISTINCT source_type FROM inputs WHERE destination_id = ?", run)
-            place = Path(uri.removeprefix("file://"))
+            place = folder / "mlartifacts" / uri.partition("/mlartifacts/")[2]
             files = sorted(str(file.relative_to(place)) for file in place.rglob("*") if file.is_file())
             found.append((experiment, name, status, numbers, sorted(params), inputs, files))
         versions = _rows(
