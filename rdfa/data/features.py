@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from rdfa import schema
 from rdfa.data.annotations import Video
-from rdfa.data.steady_file import SteadyFile, uninterrupted
+from rdfa.data.steady_file import SteadyFile
 from rdfa.errors import RdfaError
 from rdfa.files import written_whole
+from rdfa.interruptions import uninterrupted
 
 CHUNK_BYTES = 1 << 20
 """Largest chunk: one read brings a few seconds of wide features or all of a narrow video."""

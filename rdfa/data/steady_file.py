@@ -1,9 +1,6 @@
-"""A file for HDF5 to write to, on a disk that may be full, by a process that may be asked to stop."""
+"""A file for HDF5 to write to, on a disk that may be full."""
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 
@@ -55,24 +52,3 @@ class SteadyFile:
 
     def flush(self) -> None:
         """Nothing is buffered."""
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Keep SIGINT and SIGTERM until the end of the block, which must be short.
-
-    Python would raise KeyboardInterrupt in the middle of a write that HDF5 has called for, which takes it for a disk
-    that fails.
-    """
-    received: list[int] = []
-    previous = {}
-    with suppress(ValueError):  # not in the main thread: there no signal is handled
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, lambda number, frame: received.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-    if received:
-        signal.raise_signal(received[0])

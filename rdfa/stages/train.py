@@ -19,6 +19,7 @@ from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
 from rdfa.evaluation.judgement import as_judged
 from rdfa.identity import HISTORY, LOG, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
+from rdfa.interruptions import uninterrupted
 from rdfa.models.detector import build, count_parameters
 from rdfa.params import Composed, flatten
 from rdfa.schema import Run
@@ -182,7 +183,7 @@ def _history_csv(history: History) -> str:
 
 def _start_tracking(store: Store, run: Run, where: Paths, data: Data) -> str:
     digest = data_digest(data.manifest)
-    with store.needed():
+    with uninterrupted(), store.needed():
         run_id = store.start(run_name(run), keys(run).train, flatten(run), tags(run, digest))
         store.log_dataset(run_id, where.data, where.data.name, digest, "training")
     return run_id

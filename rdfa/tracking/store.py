@@ -34,6 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import rdfa
 from rdfa.errors import RdfaError
+from rdfa.interruptions import uninterrupted
 
 logger = logging.getLogger(__name__)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a retry is no news, and its failure is told once
@@ -59,7 +60,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root(root) / 'mlflow.db'}"
-        with self.needed(), _one_at_a_time(self.uri):
+        with uninterrupted(), self.needed(), _one_at_a_time(self.uri):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self._artifacts = None if self.uri.startswith("http") else (_root(root) / "mlartifacts").as_uri()
@@ -207,9 +208,13 @@ class Store:
 
 @contextmanager
 def tolerated() -> Iterator[None]:
-    """Turn failures of the store into a warning: once results are on disk, or training goes, no store stops them."""
+    """Turn failures of the store into a warning: once results are on disk, or training goes, no store stops them.
+
+    A request to stop waits until the block is done, or comes a second time.
+    """
     try:
-        yield
+        with uninterrupted():
+            yield
     except (RdfaError, MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         logger.warning("MLflow: not logged (%s); results/ is complete without it", _first_line(error))
 

@@ -63,7 +63,10 @@ def disturbed(of: Stage, blow: Blow) -> Outcome | None:
     first = call(of.work, of.commands, blow)
     if not first.struck:
         return None
-    return judged(of, str(blow), before, first, _wrong_end(first, blow.signal))
+    wrong = _wrong_end(first, blow.signal)
+    if not wrong and blow.signal != signal.SIGKILL and (left := running(of.work)):
+        wrong = f"it was asked to stop, and MLflow calls {', '.join(left)} running"
+    return judged(of, str(blow), before, first, wrong)
 
 
 def judged(of: Stage, fault: str, before: dict[str, str], first: Ended, wrong: str) -> Outcome:
