@@ -1,11 +1,14 @@
 """Files that are whole or absent: atomic writing, JSON with readable errors, checksums."""
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` only if the block succeeds.
 
     A reader therefore finds the old file or the new one, never half of one. The temporary file
-    is removed when the block fails.
+    is removed when the block fails; one that a killed process left, when `path` is written next.
 
     Raises:
         RdfaError: the disk is full or the folder cannot be written.
@@ -26,7 +29,10 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        _remove_leftovers(path)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.{_place()}.{os.getpid()}.", suffix=".part"
+        )
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -40,6 +46,25 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that processes of this machine left beside `path` when they were killed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{_place()}.*.part"):
+        try:
+            os.kill(int(left.name.split(".")[-3]), 0)
+        except ProcessLookupError:
+            left.unlink(missing_ok=True)
+        except (OSError, ValueError):  # it lives, as somebody else's
+            continue
+
+
+@cache
+def _place() -> str:
+    """A name for where process numbers mean what they mean here: this machine, this container."""
+    with suppress(OSError):
+        return hashlib.sha256(f"{platform.node()} {os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:8]
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -1,10 +1,12 @@
 """The command line: parse, call one function, print. Heavy modules are imported by the command that needs them."""
 
+import errno
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from rdfa.cli.arguments import parser
 from rdfa.errors import RdfaError
@@ -18,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console])
     logging.getLogger("rdfa").setLevel(logging.INFO)
     try:
-        return options.command(options) or 0
+        with _stopped_by_schedulers_too():
+            return options.command(options) or 0
     except RdfaError as error:
         _say(f"rdfa: error: {error}")
         return 2
@@ -27,6 +30,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+    except Exception as error:
+        if not _is_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:160] or type(error).__name__
+        _say(
+            f"rdfa: error: out of memory ({said}); give the command more (schedulers: runtime.memory_mb) or the run "
+            "less to hold (training.batch_size, windows.max_length), and call it again"
+        )
+        return 2
+
+
+@contextmanager
+def _stopped_by_schedulers_too() -> Iterator[None]:
+    """Let SIGTERM act like Ctrl-C, so that what is begun is tidied up and the MLflow run is marked as killed."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not in the main thread: whoever runs us there stops us otherwise
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _is_of_memory(error: BaseException | None) -> bool:
+    """Whether an allocation failed: here, in a library that words it its own way, or in what led to the error."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        if any(words in str(error).lower() for words in _OF_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "unable to allocate", "out of memory", "new thread")
 
 
 def _say(last_words: str) -> None:

@@ -25,6 +25,7 @@ from rdfa.data.annotations import Video
 from rdfa.data.steady_file import SteadyFile
 from rdfa.errors import RdfaError
 from rdfa.files import written_whole
+from rdfa.interruptions import uninterrupted
 
 CHUNK_BYTES = 1 << 20
 """Largest chunk: one read brings a few seconds of wide features or all of a narrow video."""
@@ -72,7 +73,8 @@ class FeatureWriter:
         temporary = self._stack.enter_context(written_whole(self.path))
         raw = self._stack.enter_context(temporary.open("w+b", buffering=0))
         self._bytes = SteadyFile(raw)
-        self._file = h5py.File(self._bytes, "w", libver=_FORMAT)
+        with uninterrupted():
+            self._file = h5py.File(self._bytes, "w", libver=_FORMAT)
         return self
 
     def add(
@@ -111,18 +113,25 @@ class FeatureWriter:
             fps=fps, stride=stride, window=window, duration=duration, encoder=encoder, source=source
         )
         rows = math.ceil(len(features) / math.ceil(features.nbytes / CHUNK_BYTES))  # equal chunks, nothing padded
-        array = self._file.require_group(split).create_dataset(
-            video, data=features, chunks=(rows, features.shape[1]), fletcher32=True, track_times=False
-        )
-        for name, value in asdict(attributes).items():
-            array.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+        with uninterrupted():
+            array = self._file.require_group(split).create_dataset(
+                video, data=features, chunks=(rows, features.shape[1]), fletcher32=True, track_times=False
+            )
+            for name, value in asdict(attributes).items():
+                array.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+            del array  # HDF5 writes when the last name of it goes
         self._bytes.raise_failure()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         assert self._file is not None and self._bytes is not None
-        self._file.close()
+        try:
+            with uninterrupted():
+                self._file.close()
+        except KeyboardInterrupt as stop:
+            self._stack.__exit__(type(stop), stop, stop.__traceback__)
+            raise
         if error is None:
             try:
                 self._bytes.raise_failure()

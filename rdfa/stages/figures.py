@@ -60,10 +60,10 @@ def figures_stage(
     scales = sorted({entry.runs[0].run.scale for entry in entries})
     planted = any(entry.runs[0].run.source.kind == "sample" for entry in entries)
     about = {"made_of": figures_key(table, entries), "table": name, "title": table.title}
-    write_json(folder / INDEX, about | {"scales": scales, "planted_data": planted, "figures": listed})
     if tracked:
         with tolerated():
             log_figures(Store(root), name, markdown.with_suffix(".csv"), root)
+    write_json(folder / INDEX, about | {"scales": scales, "planted_data": planted, "figures": listed})  # the seal
     return folder
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import RUN_JSON
+from rdfa.interruptions import uninterrupted
 from rdfa.params import PARAMS, read_yaml
 from rdfa.reporting.grids import elsewhere, made_of, read_table, table_key, table_names
 from rdfa.reporting.tables import rows_of
@@ -35,7 +36,8 @@ def import_runs_stage(names: Sequence[str], root: Path) -> Iterator[str]:
                 raise RdfaError(
                     f"{table_files(name, root)[0]}: not there; run: snakemake --cores all results/{name}.csv"
                 )
-            logged = _import_table(store, name, root)
+            with uninterrupted():
+                logged = _import_table(store, name, root)
             if not logged and names:
                 raise RdfaError(f"results/{name}.csv is not made of the runs of now; run snakemake for it first")
             yield f"{name}: {'logged' if logged else 'left out, as it is not made of the runs of now'}"
@@ -54,7 +56,7 @@ def _import_table(store: Store, name: str, root: Path) -> bool:
             continue
         if table_key(entries) == key:
             rows = rows_of(entries, root, read_yaml(PARAMS / "published.yaml"))
-            log_table(store, name, table, entries, rows, files, root)
+            log_table(store, name, table, entries, rows, files[:-1], root)
             return True
     return False
 
@@ -65,7 +67,8 @@ def _import_others(store: Store, root: Path) -> Iterator[str]:
         folder = record.parent
         try:
             if store.find(read_json(record)["key"]) is None:
-                import_run(store, folder, root)
+                with uninterrupted():
+                    import_run(store, folder, root)
                 yield f"{folder.name}: imported"
         except RdfaError as error:
             logger.warning("%s: left out, as this version cannot read it (%s)", folder, str(error).splitlines()[0])

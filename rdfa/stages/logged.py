@@ -46,7 +46,10 @@ def log_results(store: Store, run_id: str, where: Paths) -> None:
 
 
 def import_run(store: Store, folder: Path, root: Path) -> str:
-    """Rebuild a training's run from its folder: one that was made elsewhere, or whose store is gone; returns its id."""
+    """Rebuild a training's run from its folder; returns its id.
+
+    Of a training that was made elsewhere, whose store is gone, or that was killed when all but MLflow was done.
+    """
     run, record = read_run(folder / PARAMS_YAML), read_json(folder / RUN_JSON)
     digest, seconds = record["data_digest"], float(record.get("seconds", 0))
     found = tags(run, digest, record["made_by"])
@@ -133,10 +136,9 @@ class _Made:
 
 
 def _training(store: Store, made: _Made, root: Path) -> str:
-    """The id of a run's training, which is imported if the store lacks it."""
-    found = store.find(made.record["key"])
-    if found is None:
-        found = import_run(store, made.where.folder, root)
+    """The id of a run's training; what the store lacks of it is imported."""
+    found = store.find(made.record["key"]) or import_run(store, made.where.folder, root)
+    if not store.has(found, "mAP_average"):
         log_results(store, found, made.where)
     return found
 

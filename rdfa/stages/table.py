@@ -27,13 +27,14 @@ def table_stage(name: str, root: Path, scale: str | None = None, tracked: bool =
         curves_csv(entries, root),
     )
     *written, made_of = files = table_files(name, root)
+    made_of.unlink(missing_ok=True)  # it says what the others are made of: gone first and written last
     for path, text in zip(written, texts, strict=True):
         write_text(path, text)
-    write_json(made_of, averages(rows, table_key(entries)))  # last: it says what the others are made of
-    files[0].with_suffix(".stale.csv").unlink(missing_ok=True)
     if tracked:
         with tolerated():
-            log_table(Store(root), name, table, entries, rows, files, root)
+            log_table(Store(root), name, table, entries, rows, written, root)
+    write_json(made_of, averages(rows, table_key(entries)))
+    files[0].with_suffix(".stale.csv").unlink(missing_ok=True)
     return files
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -18,10 +19,11 @@ from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
 from rdfa.evaluation.judgement import as_judged
 from rdfa.identity import HISTORY, LOG, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
+from rdfa.interruptions import uninterrupted
 from rdfa.models.detector import build, count_parameters
 from rdfa.params import Composed, flatten
 from rdfa.schema import Run
-from rdfa.stages.logged import log_model
+from rdfa.stages.logged import import_run, log_model
 from rdfa.stages.opened import Data, data_digest, ground_truth, open_data, read_manifest, refuse_other_data
 from rdfa.stages.tags import tags
 from rdfa.stages.written import write_run
@@ -36,9 +38,12 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
 
     Under torchrun each of its processes calls this; the first one alone holds the lock, logs and writes.
 
+    If another process trains this run, waits for its end. (Among several processes it is refused: the others of
+    torchrun could not tell waiting from hanging.)
+
     Raises:
-        RdfaError: the data is not fetched, another process trains this run, the MLflow store cannot be reached, or
-            training failed for a reason that the message names.
+        RdfaError: the data is not fetched, the MLflow store cannot be reached, or training failed for a reason that
+            the message names.
     """
     run = composed.run
     where = paths(run, root)
@@ -47,6 +52,11 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
         if processes.any((where.folder / RUN_JSON).exists()):
             if where.manifest.exists():  # results may have come without their data
                 refuse_other_data(run, where, read_manifest(run, where))
+            if processes.first:
+                if tracked:
+                    with tolerated():
+                        _finish_tracking(Store(root), run, where, root)
+                _remove_progress(where)
             return where.folder
         with processes.together():
             data = open_data(run, where)
@@ -54,8 +64,10 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
             windows = TrainingWindows(run, videos, data.annotations.classes, data.store)
             store, run_id = None, None
             if processes.first:
+                held.enter_context(_only_trainer(where.state, wait=processes.count == 1))
+                if processes.count == 1 and (where.folder / RUN_JSON).exists():  # by the one who was waited for
+                    return where.folder
                 store = Store(root) if tracked else None
-                held.enter_context(_only_trainer(where.state))
                 held.enter_context(_log_file(where.state.with_suffix(".log")))
                 run_id = held.enter_context(_tracked(store, run, where, data))
         trained = train(
@@ -72,9 +84,14 @@ def train_stage(composed: Composed, root: Path, tracked: bool = True) -> Path:
                 if store and run_id:
                     with tolerated():
                         _track_model(store, run_id, run, where)
-                where.state.unlink(missing_ok=True)
-                where.state.with_suffix(".log").unlink(missing_ok=True)
+                _remove_progress(where)
     return where.folder
+
+
+def _remove_progress(where: Paths) -> None:
+    """Remove what only an unfinished training needs."""
+    where.state.unlink(missing_ok=True)
+    where.state.with_suffix(".log").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -83,8 +100,9 @@ def _tracked(store: Store | None, run: Run, where: Paths, data: Data) -> Iterato
     if store is None:
         yield None
         return
-    run_id, status = _start_tracking(store, run, where, data), "FAILED"
+    run_id, status = None, "FAILED"
     try:
+        run_id = _start_tracking(store, run, where, data)
         yield run_id
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -92,7 +110,15 @@ def _tracked(store: Store | None, run: Run, where: Paths, data: Data) -> Iterato
         raise
     finally:
         with tolerated():
-            store.end(run_id, status)
+            begun = run_id or store.unfinished(keys(run).train)
+            if begun:
+                store.end(begun, status)
+
+
+def _finish_tracking(store: Store, run: Run, where: Paths, root: Path) -> None:
+    """Complete the MLflow run of a training that was killed when its folder was whole."""
+    if store.find(keys(run).train) is None and store.unfinished(keys(run).train) is not None:
+        import_run(store, where.folder, root)
 
 
 def _track_epoch(store: Store | None, run_id: str | None, row: dict[str, float]) -> None:
@@ -157,7 +183,7 @@ def _history_csv(history: History) -> str:
 
 def _start_tracking(store: Store, run: Run, where: Paths, data: Data) -> str:
     digest = data_digest(data.manifest)
-    with store.needed():
+    with uninterrupted(), store.needed():
         run_id = store.start(run_name(run), keys(run).train, flatten(run), tags(run, digest))
         store.log_dataset(run_id, where.data, where.data.name, digest, "training")
     return run_id
@@ -170,14 +196,18 @@ def _track_model(store: Store, run_id: str, run: Run, where: Paths) -> None:
 
 
 @contextmanager
-def _only_trainer(state: Path) -> Iterator[None]:
+def _only_trainer(state: Path, wait: bool) -> Iterator[None]:
     """Hold the run's lock; the system releases it when the process ends, however it ends."""
     state.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(state.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RdfaError(f"another process is training {state.stem} (it holds {lock.lock_file})") from error
+        other = f"another process is training {state.stem} (it holds {lock.lock_file})"
+        if not wait:
+            raise RdfaError(other) from error
+        print(f"{other}; waiting for its end", file=sys.stderr)
+        lock.acquire()
     try:
         yield
     finally:

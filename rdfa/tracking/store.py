@@ -1,5 +1,6 @@
 """The store, and the runs of trainings in it: one MLflow run per training, found again by its key."""
 
+import glob
 import logging
 import math
 import os
@@ -23,7 +24,8 @@ import numpy as np
 from filelock import FileLock
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param
+from mlflow.entities import DatasetInput, InputTag, LoggedModelStatus, Metric, Param
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
@@ -32,6 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import rdfa
 from rdfa.errors import RdfaError
+from rdfa.interruptions import uninterrupted
 
 logger = logging.getLogger(__name__)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a retry is no news, and its failure is told once
@@ -57,7 +60,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root(root) / 'mlflow.db'}"
-        with self.needed(), _one_at_a_time(self.uri):
+        with uninterrupted(), self.needed(), _one_at_a_time(self.uri):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self._artifacts = None if self.uri.startswith("http") else (_root(root) / "mlartifacts").as_uri()
@@ -83,11 +86,12 @@ class Store:
         self, name: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str], seconds_ago: float = 0
     ) -> str:
         """Begin a run, or go on with the one that an interrupted process left; returns its id."""
-        unfinished = f"tags.`{KEY}` = '{key}' and attributes.status != 'FINISHED'"
-        found = self.client.search_runs([self.experiment], unfinished, max_results=1)
+        found = self._runs(key, "status != 'FINISHED'")
         if found:
             run_id = found[0].info.run_id
             self.client.update_run(run_id, status="RUNNING")
+            # MLflow takes no other value of a parameter, and threads or device may be others now.
+            params = {name: value for name, value in params.items() if name not in found[0].data.params}
         else:
             all_tags = {**tags, KEY: key, "mlflow.source.name": "rdfa train", "mlflow.source.type": "LOCAL"}
             began = now() - int(1000 * seconds_ago)
@@ -116,10 +120,10 @@ class Store:
         self.log(run_id, curve([row], now()))
 
     def log_results(self, run_id: str, metrics: Mapping[str, float], files: Iterable[Path]) -> None:
-        """Log final numbers and small files of a run."""
-        self.log(run_id, final(metrics, now()))
+        """Log small files of a run, then its final numbers: where these are, the files are too (`has`)."""
         for file in files:
             self.client.log_artifact(run_id, str(file))
+        self.log(run_id, final(metrics, now()))
 
     def log_model(self, run_id: str, files: Mapping[str, Path], channels: int) -> str:
         """Log a trained run as a model that detects: `mlflow.pyfunc.load_model(...).predict(features)`.
@@ -159,18 +163,34 @@ class Store:
         return str(logged.model_id)
 
     def model_of(self, run_id: str) -> str | None:
-        """The id of the model that was logged last for a run."""
+        """The id of the model that was logged last for a run, and whole: what a killed process left is not ready."""
         outputs = self.client.get_run(run_id).outputs
-        return str(outputs.model_outputs[-1].model_id) if outputs and outputs.model_outputs else None
+        for output in reversed(outputs.model_outputs if outputs and outputs.model_outputs else ()):
+            if self.client.get_logged_model(output.model_id).status == LoggedModelStatus.READY:
+                return str(output.model_id)
+        return None
 
     def end(self, run_id: str, status: str, moment: int | None = None) -> None:
         """Set a run's final status, FINISHED, FAILED or KILLED, as of now if no moment is given."""
         self.client.set_terminated(run_id, status, moment)
 
     def find(self, key: str) -> str | None:
-        """The newest run of a key, if the store has one: a clone brings results, but not the store they went to."""
-        found = self.client.search_runs([self.experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
+        """The newest finished run of a key, if the store has one: a clone brings results, but not their store."""
+        found = self._runs(key, "status = 'FINISHED'")
         return str(found[0].info.run_id) if found else None
+
+    def unfinished(self, key: str) -> str | None:
+        """The newest run of a key that is running, or was when its process ended, or ended otherwise than well."""
+        found = self._runs(key, "status != 'FINISHED'")
+        return str(found[0].info.run_id) if found else None
+
+    def has(self, run_id: str, metric: str) -> bool:
+        """Whether a metric of a run was logged."""
+        return metric in self.client.get_run(run_id).data.metrics
+
+    def _runs(self, key: str, which: str) -> list[MlflowRun]:
+        wanted = f"tags.`{KEY}` = '{key}' and attributes.{which}"
+        return list(self.client.search_runs([self.experiment], wanted, max_results=1))
 
     def experiment_named(self, name: str, note: str) -> str:
         """The id of an experiment, made with this description if it is not there."""
@@ -188,9 +208,13 @@ class Store:
 
 @contextmanager
 def tolerated() -> Iterator[None]:
-    """Turn failures of the store into a warning: once results are on disk, or training goes, no store stops them."""
+    """Turn failures of the store into a warning: once results are on disk, or training goes, no store stops them.
+
+    A request to stop waits until the block is done, or comes a second time.
+    """
     try:
-        yield
+        with uninterrupted():
+            yield
     except (RdfaError, MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         logger.warning("MLflow: not logged (%s); results/ is complete without it", _first_line(error))
 
@@ -212,19 +236,28 @@ def final(metrics: Mapping[str, float], moment: int) -> list[Metric]:
 
 @contextmanager
 def _one_at_a_time(uri: str) -> Iterator[None]:
-    """Create and upgrade an SQLite store in one process only: MLflow's own migration cannot run twice at once."""
+    """Create an SQLite store in one process only: MLflow's own migration cannot run twice at once."""
     if not uri.startswith("sqlite:///"):
         yield
         return
     path = Path(uri.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        fresh = not path.exists()
+        if not path.exists():
+            _create(path)
         yield
-        if fresh:
-            # Readers and writers then do not block each other (local disks only, which SQLite needs anyway).
-            with closing(sqlite3.connect(path)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _create(path: Path) -> None:
+    """Make an SQLite store beside its place and rename it: MLflow cannot go on with half of what it makes."""
+    temporary = path.with_name(f"{path.name}.part")
+    for left in path.parent.glob(f"{glob.escape(temporary.name)}*"):  # by a process that was killed here
+        left.unlink()
+    MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+    # Readers and writers then do not block each other (local disks only, which SQLite needs anyway).
+    with closing(sqlite3.connect(temporary)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    temporary.replace(path)
 
 
 def _root(root: Path) -> Path:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -187,15 +188,28 @@ def scramble(path: Path, subset: str) -> None:
     write_json(path, annotations)
 
 
-def test_two_processes_cannot_train_one_run_at_once(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_run_that_another_process_trains_is_waited_for_and_not_trained_again(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from filelock import FileLock
 
     composed = tiny()
     fetch_stage(composed.run, tmp_path, None)
-    state = paths(composed.run, tmp_path).state
-    state.parent.mkdir()
-    with FileLock(state.with_suffix(".lock")), pytest.raises(RdfaError, match="another process is training"):
-        train_stage(composed, tmp_path, tracked=False)
+    where = paths(composed.run, tmp_path)
+    where.state.parent.mkdir()
+    lock = FileLock(where.state.with_suffix(".lock"), thread_local=False)
+    lock.acquire()
+    waiting = threading.Thread(target=train_stage, args=(composed, tmp_path, False))
+    waiting.start()
+    said = ""
+    while "waiting for its end" not in said:
+        said += capsys.readouterr().err
+        time.sleep(0.01)
+    assert f"another process is training {where.folder.name}" in said
+    write_json(where.folder / "run.json", {"made by": "the other one"})
+    lock.release()
+    waiting.join()
+    assert [path.name for path in where.folder.iterdir()] == ["run.json"]
 
 
 def test_a_damaged_state_is_refused_with_what_to_do(tiny: Tiny, tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ from rdfa.reporting.grids import (
     table_key,
     table_names,
 )
+from rdfa.snakemake_lock import remove_lock_of_killed_calls
+
+if workflow.is_main_process:
+    remove_lock_of_killed_calls()
 
 GRIDS = {}  # name -> its file with title and scale, and its rows with their runs
 
