@@ -1,0 +1,162 @@
+"""Functions in forked children: a process of its own for a few hundredths of a second, for the imports are done.
+
+`warm()` once, then `Forked(work, folder)`: the work runs in `folder` as a command would, with its own process group,
+standard output and error in one file, and signals as a shell gives them. `rdfa("train", ...)` is such a work.
+"""
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+TRACEBACK = "Traceback (most recent call last)"
+
+
+@cache
+def warm() -> None:
+    """Import what all stages need, with one thread: a fork takes none of its parent's threads along."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import torch
+
+    torch.set_num_threads(1)
+    import mlflow.pyfunc
+    import mlflow.store.tracking.sqlalchemy_store
+
+    import rdfa.cli.commands
+    import rdfa.data.fill
+    import rdfa.stages.evaluate
+    import rdfa.stages.fetch
+    import rdfa.stages.figures
+    import rdfa.stages.table
+    import rdfa.stages.train  # noqa: F401
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended."""
+
+    status: int
+    """Exit status; negative: the signal that killed it."""
+    output: str
+    """Standard output and error together."""
+
+    @property
+    def traced(self) -> bool:
+        """Whether a user saw a traceback."""
+        return TRACEBACK in self.output
+
+
+class Forked:
+    """Work in a forked child, begun at once."""
+
+    def __init__(self, work: Callable[[], object], folder: Path, before: Callable[[], object] = lambda: None) -> None:
+        """Begin.
+
+        Args:
+            work: what it returns is the exit status, None is 0; what it raises is traced, with status 1.
+            folder: where it runs.
+            before: called in the child first, to limit or to disguise it; its failure is the campaign's own.
+        """
+        warm()
+        descriptor, name = tempfile.mkstemp(prefix="forked-")
+        self._output = Path(name)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _child(work, folder, before, descriptor)
+        os.close(descriptor)
+        with suppress(OSError):  # the child does the same: whoever is first
+            os.setpgid(self.pid, self.pid)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the child alone."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to the child and all that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float = 60.0) -> Ended:
+        """Wait for its end; it is killed, and TimeoutError raised, when there was none in time."""
+        end = time.monotonic() + timeout
+        pause = 0.002
+        try:
+            while True:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    break
+                if time.monotonic() > end:
+                    raise TimeoutError(f"nothing after {timeout:g} seconds; it had said: {self.said()[-2000:]}")
+                time.sleep(pause)
+                pause = min(pause * 1.5, 0.05)
+            return Ended(os.waitstatus_to_exitcode(status), self.said())
+        except BaseException:  # of the caller's own limit too: no child outlives the one who waits for it
+            self.kill()
+            with suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+            raise
+        finally:
+            self._output.unlink(missing_ok=True)
+
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self._output.read_text(encoding="utf-8", errors="replace")
+
+
+def forked(
+    work: Callable[[], object], folder: Path, timeout: float = 60.0, before: Callable[[], object] = lambda: None
+) -> Ended:
+    """Run work in a forked child and wait for it (see `Forked`)."""
+    return Forked(work, folder, before).wait(timeout)
+
+
+def rdfa(*arguments: str) -> Callable[[], int]:
+    """The command line as work for a child."""
+
+    def work() -> int:
+        from rdfa.cli import main
+
+        return main(arguments)
+
+    return work
+
+
+def _child(work: Callable[[], object], folder: Path, before: Callable[[], object], output: int) -> None:
+    status = 1
+    try:
+        with suppress(OSError):
+            os.setpgid(0, 0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+        faulthandler.disable()
+        empty = os.open(os.devnull, os.O_RDONLY)
+        for old, new in ((empty, 0), (output, 1), (output, 2)):
+            os.dup2(old, new)
+        # The parent's may be pytest's; a handler of logging would keep them.
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+        logging.getLogger().handlers.clear()
+        os.chdir(folder)
+        before()
+        value = work()
+        status = value if isinstance(value, int) else 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
