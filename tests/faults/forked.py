@@ -5,6 +5,7 @@ standard output and error in one file, and signals as a shell gives them. `rdfa(
 """
 
 import faulthandler
+import importlib
 import logging
 import os
 import signal
@@ -40,6 +41,27 @@ def warm() -> None:
     import rdfa.stages.table
     import rdfa.stages.train  # noqa: F401
 
+    for name in _LATE:
+        with suppress(ImportError):
+            importlib.import_module(name)
+
+
+_LATE = (
+    "alembic.command",
+    "encodings.ascii",
+    "git",
+    "matplotlib.backends.backend_svg",
+    "mlflow.store.tracking.dbmodels.initial_models",
+    "mlflow.tracing.provider",
+    "mlflow.tracking._tracking_service.utils",
+    "multiprocessing.synchronize",
+    "opentelemetry.sdk.trace",
+    "rdfa.inference.trained",
+    "rdfa.stages.detect",
+    "sqlalchemy.dialects.sqlite",
+    "torch.profiler",
+)
+"""What is imported by the call that needs it, and would be so in every child."""
 
 @dataclass(frozen=True)
 class Ended:
