@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. Heavy modules are imported by the command that needs them."""
 
+import errno
 import logging
 import os
 import sys
@@ -27,6 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        _say(f"rdfa: error: {error.filename or 'a file'}: {error.strerror}; see to the disk, then call it again")
+        return 2
+
+
+_OF_THE_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO),
+)
+"""Full, not permitted, gone: no defect of rdfa, wherever it is met first."""
 
 
 def _say(last_words: str) -> None:

@@ -172,12 +172,15 @@ def _track_model(store: Store, run_id: str, run: Run, where: Paths) -> None:
 @contextmanager
 def _only_trainer(state: Path) -> Iterator[None]:
     """Hold the run's lock; the system releases it when the process ends, however it ends."""
-    state.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(state.with_suffix(".lock"))
     try:
+        state.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).touch()  # by the umask, so that a group can share it
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RdfaError(f"another process is training {state.stem} (it holds {lock.lock_file})") from error
+    except OSError as error:
+        raise RdfaError(f"{lock.lock_file}: cannot be written ({error.strerror or error})") from error
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """The store, and the runs of trainings in it: one MLflow run per training, found again by its key."""
 
+import glob
 import logging
 import math
 import os
@@ -35,6 +36,7 @@ from rdfa.errors import RdfaError
 
 logger = logging.getLogger(__name__)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a retry is no news, and its failure is told once
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it traces what it raises too
 
 KEY = "rdfa.key"
 NOTE = "mlflow.note.content"
@@ -212,19 +214,31 @@ def final(metrics: Mapping[str, float], moment: int) -> list[Metric]:
 
 @contextmanager
 def _one_at_a_time(uri: str) -> Iterator[None]:
-    """Create and upgrade an SQLite store in one process only: MLflow's own migration cannot run twice at once."""
+    """Create an SQLite store in one process only: MLflow's own migration cannot run twice at once."""
     if not uri.startswith("sqlite:///"):
         yield
         return
     path = Path(uri.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        fresh = not path.exists()
+    lock = path.with_name(f"{path.name}.lock")
+    lock.touch()  # by the umask, so that a group can share it
+    with FileLock(lock):
+        if not path.exists():
+            _create(path)
         yield
-        if fresh:
-            # Readers and writers then do not block each other (local disks only, which SQLite needs anyway).
-            with closing(sqlite3.connect(path)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _create(path: Path) -> None:
+    """Make an SQLite store beside its place and rename it: MLflow cannot go on with half of what it makes."""
+    temporary = path.with_name(f"{path.name}.part")
+    for left in path.parent.glob(f"{glob.escape(temporary.name)}*"):  # by a process that was killed here
+        left.unlink()
+    temporary.touch()  # by the umask; SQLite's own 0644 would shut a group out
+    MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+    # Readers and writers then do not block each other (local disks only, which SQLite needs anyway).
+    with closing(sqlite3.connect(temporary)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    temporary.replace(path)
 
 
 def _root(root: Path) -> Path:

@@ -8,14 +8,21 @@ from functools import cache
 from pathlib import Path
 
 from tests.faults.campaign import LOST, SURVIVED, WRONG, Outcome, Scene
-from tests.faults.forked import Forked, forked, rdfa
+from tests.faults.forked import forked, rdfa
 from tests.faults.mounts import resize, small_disk
 from tests.faults.small import checkout, command, following, made, results, right
 from tests.faults.verdicts import bad_refusal, mended
 
 _PAGE = 4096
 _ROOMY = 2**26
-_FAULTS = {"fetch": (2, 25), "train": (2, 25), "detect": (1, 12), "evaluate": (1, 6), "table": (1, 6), "figures": (1, 8)}
+_FAULTS = {
+    "fetch": (2, 25),
+    "train": (2, 25),
+    "detect": (1, 12),
+    "evaluate": (1, 6),
+    "table": (1, 6),
+    "figures": (1, 8),
+}
 """Per stage: how many in the short form and in the full one."""
 
 
@@ -84,7 +91,9 @@ def disk_full_logging(scene: Scene) -> Iterator[Outcome]:
     """A training that logs to MLflow on a disk that becomes full: results or a message, and the store works again."""
     disk = scene.folder / "disk"
     for _ in range(scene.count(1, 10)):
-        free = scene.random.randrange(0, 500)
+        free = scene.random.choice(
+            [scene.random.randrange(0, 250), scene.random.randrange(250, 550)]
+        )  # its tables, more
         what = f"rdfa train, logged, with {free} free pages"
         with small_disk(disk, _ROOMY):
             folder = checkout(disk, "train")
@@ -107,7 +116,7 @@ def _logged_again(folder: Path, what: str) -> Outcome:
         outcome = mended(folder, stage, what, tracked=stage != "detect")
         if outcome.verdict != SURVIVED:
             return outcome
-    ended = Forked(lambda: _print_runs(), folder).wait()
+    ended = forked(_print_runs, folder)
     if ended.status != 0 or "1 FINISHED with mAP" not in ended.output:
         return Outcome(LOST, f"{what}; MLflow has: {ended.output[-1500:]}")
     return Outcome(SURVIVED)

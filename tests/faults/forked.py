@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -30,16 +30,6 @@ def warm() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import mlflow.pyfunc
-    import mlflow.store.tracking.sqlalchemy_store
-
-    import rdfa.cli.commands
-    import rdfa.data.fill
-    import rdfa.stages.evaluate
-    import rdfa.stages.fetch
-    import rdfa.stages.figures
-    import rdfa.stages.table
-    import rdfa.stages.train  # noqa: F401
 
     for name in _LATE:
         with suppress(ImportError):
@@ -62,6 +52,7 @@ _LATE = (
     "torch.profiler",
 )
 """What is imported by the call that needs it, and would be so in every child."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -110,6 +101,13 @@ class Forked:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
+    def end(self) -> None:
+        """Kill it and forget it."""
+        self.kill()
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        self._output.unlink(missing_ok=True)
+
     def wait(self, timeout: float = 60.0) -> Ended:
         """Wait for its end; it is killed, and TimeoutError raised, when there was none in time."""
         end = time.monotonic() + timeout
@@ -125,9 +123,7 @@ class Forked:
                 pause = min(pause * 1.5, 0.05)
             return Ended(os.waitstatus_to_exitcode(status), self.said())
         except BaseException:  # of the caller's own limit too: no child outlives the one who waits for it
-            self.kill()
-            with suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
+            self.end()
             raise
         finally:
             self._output.unlink(missing_ok=True)
@@ -142,6 +138,30 @@ def forked(
 ) -> Ended:
     """Run work in a forked child and wait for it (see `Forked`)."""
     return Forked(work, folder, before).wait(timeout)
+
+
+def together(
+    works: Sequence[Callable[[], object]],
+    folder: Path,
+    timeout: float = 60.0,
+    before: Callable[[], object] = lambda: None,
+) -> list[Ended]:
+    """Run several works in children that all begin at one moment; how each ended."""
+    begin, held = os.pipe()
+
+    def wait_for_all() -> None:
+        before()
+        os.close(held)
+        os.read(begin, 1)  # ends when the last holder has closed the other end: the parent, below
+
+    children = [Forked(work, folder, wait_for_all) for work in works]
+    os.close(held)
+    try:
+        return [child.wait(timeout) for child in children]
+    finally:
+        os.close(begin)
+        for child in children:
+            child.end()
 
 
 def rdfa(*arguments: str) -> Callable[[], int]:

@@ -32,7 +32,7 @@ def command(stage: str, tracked: bool = False) -> tuple[str, ...]:
     return (*STAGES[stage], *(["--no-tracking"] if stage in TRACKED and not tracked else []))
 
 
-def run(stage: str, folder: Path, tracked: bool = False, timeout: float = 50.0) -> Ended:
+def run(stage: str, folder: Path, tracked: bool = False, timeout: float = 150.0) -> Ended:
     """Run a stage in a checkout."""
     return forked(rdfa(*command(stage, tracked)), folder, timeout)
 

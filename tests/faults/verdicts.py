@@ -31,9 +31,7 @@ def bad_message(ended: Ended) -> str:
 def half_written(folder: Path, stage: str, before: dict[str, str]) -> list[str]:
     """Files of a checkout that are neither the old ones nor the right ones."""
     whole = right(stage)
-    return [
-        name for name, digest in results(folder).items() if digest not in (whole.get(name), before.get(name))
-    ]
+    return [name for name, digest in results(folder).items() if digest not in (whole.get(name), before.get(name))]
 
 
 def left_over(folder: Path) -> list[str]:
