@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 _OF_THE_DISK = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO),
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO, errno.ENOENT, errno.ENOTDIR),
 )
 """Full, not permitted, gone: no defect of rdfa, wherever it is met first."""
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import nn
 
 from rdfa.data.sources.own_digest import refuse_changed
@@ -18,6 +18,7 @@ from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
 from rdfa.evaluation.judgement import as_judged
 from rdfa.identity import HISTORY, LOG, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
+from rdfa.locks import lock_file
 from rdfa.models.detector import build, count_parameters
 from rdfa.params import Composed, flatten
 from rdfa.schema import Run
@@ -172,15 +173,11 @@ def _track_model(store: Store, run_id: str, run: Run, where: Paths) -> None:
 @contextmanager
 def _only_trainer(state: Path) -> Iterator[None]:
     """Hold the run's lock; the system releases it when the process ends, however it ends."""
-    lock = FileLock(state.with_suffix(".lock"))
+    lock = lock_file(state.with_suffix(".lock"))
     try:
-        state.parent.mkdir(parents=True, exist_ok=True)
-        Path(lock.lock_file).touch()  # by the umask, so that a group can share it
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RdfaError(f"another process is training {state.stem} (it holds {lock.lock_file})") from error
-    except OSError as error:
-        raise RdfaError(f"{lock.lock_file}: cannot be written ({error.strerror or error})") from error
     try:
         yield
     finally:

@@ -21,7 +21,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
 import numpy as np
-from filelock import FileLock
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param
@@ -33,6 +32,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import rdfa
 from rdfa.errors import RdfaError
+from rdfa.locks import lock_file
+from rdfa.tracking.moved import FOLDER, follow
 
 logger = logging.getLogger(__name__)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a retry is no news, and its failure is told once
@@ -60,9 +61,11 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root(root) / 'mlflow.db'}"
         with self.needed(), _one_at_a_time(self.uri):
+            if self.uri == f"sqlite:///{_root(root) / 'mlflow.db'}":
+                follow(_root(root) / "mlflow.db")
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
-            self._artifacts = None if self.uri.startswith("http") else (_root(root) / "mlartifacts").as_uri()
+            self._artifacts = None if self.uri.startswith("http") else (_root(root) / FOLDER).as_uri()
             self.name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
             self.experiment = self.experiment_named(self.name, _TRAININGS)
 
@@ -219,10 +222,7 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
         yield
         return
     path = Path(uri.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f"{path.name}.lock")
-    lock.touch()  # by the umask, so that a group can share it
-    with FileLock(lock):
+    with lock_file(path.with_name(f"{path.name}.lock")):
         if not path.exists():
             _create(path)
         yield

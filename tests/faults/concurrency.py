@@ -7,12 +7,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.faults.campaign import LOST, SURVIVED, WRONG, Kind, NotHere, Outcome, Scene
 from tests.faults.concurrency_readers import readers, replaced_under_readers
 from tests.faults.concurrency_stores import postgresql, sqlite
 from tests.faults.filesystem_users import cloned
-from tests.faults.forked import TRACEBACK, rdfa, together
+from tests.faults.forked import TRACEBACK, Forked, forked, rdfa, together
 from tests.faults.small import checkout, command, made, results, right
 from tests.faults.verdicts import mended
 from tests.workflow.conftest import Clone
@@ -90,6 +91,38 @@ def _beside(scene: Scene, clone: Clone, first: list[str], second: list[str], aft
     return Outcome(SURVIVED)
 
 
+def dry_runs(scene: Scene) -> Iterator[Outcome]:
+    """What a `snakemake -n` sets aside, a table or figures of other runs, again and again while they are written."""
+    for number in range(scene.count(2, 12)):
+        stage = ("table", "figures")[number % 2]
+        root = checkout(scene.folder / "checkout", stage)
+        for left in ("table1.csv", "figures/table1/old.svg") if number % 4 > 1 else ():  # of other runs
+            (root / "results" / left).parent.mkdir(parents=True, exist_ok=True)
+            (root / "results" / left).write_text("old")
+        parser = Forked(_keeps_only_current, root)
+        try:
+            ended = forked(rdfa(*command(stage)), root, 150)
+        finally:
+            parser.end()
+        found = {name: digest for name, digest in results(root).items() if "stale" not in name}
+        if ended.status != 0 or found != right(stage):
+            yield Outcome(WRONG, f"rdfa {stage} beside dry runs: {ended.status}, {ended.output[-1500:]}, {list(found)}")
+        else:
+            yield Outcome(SURVIVED)
+        shutil.rmtree(root)
+
+
+def _keeps_only_current() -> None:
+    """As the Snakefile does when it is read."""
+    from rdfa.reporting.figure_index import figures_folder, figures_key, keep_only_current_figures
+    from rdfa.reporting.grids import keep_only_current, read_table, table_key
+
+    table, entries = read_table("table1")
+    while True:
+        keep_only_current(Path("results/table1.csv"), table_key(entries))
+        keep_only_current_figures(figures_folder("table1"), figures_key(table, entries))
+
+
 def two_trainings(scene: Scene) -> Iterator[Outcome]:
     """The same training two or three times at once: one trains, the others say who does, or find it done."""
     for number in range(scene.count(2, 12)):
@@ -128,6 +161,7 @@ KINDS = tuple(
     for name, inject in (
         ("two `snakemake` on one checkout", two_workflows),
         ("`dvc repro` beside `snakemake`", dvc_beside_snakemake),
+        ("dry runs while results are written", dry_runs),
         ("twenty runs to one SQLite store", sqlite),
         ("twenty runs to one PostgreSQL store", postgresql),
         ("readers of files that are rewritten", readers),

@@ -157,7 +157,7 @@ def _read_table(path: Path) -> object:
 
 
 def replaced_under_readers(scene: Scene) -> Iterator[Outcome]:
-    """A data set that is fetched with other parameters again and again while a stage opens it: its own, or a message."""
+    """A data set that is fetched with other parameters again and again while a stage opens it: its own or a message."""
     root = checkout(scene.folder / "checkout", "train")
     other = rdfa(*command("fetch"), "--set=source.sample.train_videos=9")
     own = rdfa(*command("fetch"))

@@ -20,7 +20,9 @@ def sqlite(scene: Scene) -> Iterator[Outcome]:
     for number in range(scene.count(1, 4)):
         root = scene.folder / f"checkout {number}"
         root.mkdir()
-        yield from _twenty(root, f"sqlite:///{root.resolve() / 'mlflow.db'}", lambda: None)
+        yield from _twenty(
+            root, f"sqlite:///{root.resolve() / 'mlflow.db'}", lambda: os.environ.pop("MLFLOW_TRACKING_URI", None)
+        )
 
 
 def postgresql(scene: Scene) -> Iterator[Outcome]:
@@ -36,7 +38,7 @@ def postgresql(scene: Scene) -> Iterator[Outcome]:
             yield from _twenty(root, uri, told)
 
 
-def _twenty(root: Path, uri: str, told: Callable[[], None]) -> Iterator[Outcome]:
+def _twenty(root: Path, uri: str, told: Callable[[], object]) -> Iterator[Outcome]:
     """An outcome for each run: it ended well, and the store has all that it logged."""
     ended = together([_logs(number) for number in range(RUNS)], root, before=told, timeout=200)
     reader = Forked(lambda: _check(uri), root)
@@ -115,7 +117,9 @@ def _database(folder: Path) -> Iterator[str]:
 
     def call(program: str, *arguments: str) -> None:
         command = [str(found[-1] / program), "-D", str(folder / "data"), *arguments]
-        done = subprocess.run(command, user=user, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, user=user, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise NotHere(f"{program}: {(done.stderr or done.stdout).strip()[-200:]}")
 

@@ -10,7 +10,17 @@ from tests.faults.forked import Ended
 from tests.faults.small import results, right, run
 
 CAUSES = tuple(
-    os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
+    os.strerror(number)
+    for number in (
+        errno.ENOSPC,
+        errno.EFBIG,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EEXIST,
+    )
 )
 
 
