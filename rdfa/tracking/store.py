@@ -28,6 +28,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 import rdfa
@@ -48,6 +49,8 @@ _TRAININGS = (
     "One run per training, with its curves, files and model. Tables have experiments of their own, "
     "named after this one: there the runs of a table stand side by side."
 )
+_LOCK_NUMBER = 24_0713_078
+"""Of the lock in a PostgreSQL database: any number, but one that others do not use."""
 _SERVED = Path(__file__).parents[1] / "served.py"
 
 
@@ -78,7 +81,7 @@ class Store:
         """
         try:
             yield
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
             raise RdfaError(
                 f"the MLflow store {_without_password(self.uri)} cannot be used ({_first_line(error)}); "
                 "check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db here"
@@ -217,7 +220,16 @@ def final(metrics: Mapping[str, float], moment: int) -> list[Metric]:
 
 @contextmanager
 def _one_at_a_time(uri: str) -> Iterator[None]:
-    """Create an SQLite store in one process only: MLflow's own migration cannot run twice at once."""
+    """Create a store in one process only: MLflow's own migration cannot run twice at once."""
+    if uri.startswith("postgresql"):
+        engine = create_engine(uri)
+        try:
+            with engine.connect() as connection:
+                connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": _LOCK_NUMBER})
+                yield
+        finally:
+            engine.dispose()
+        return
     if not uri.startswith("sqlite:///"):
         yield
         return

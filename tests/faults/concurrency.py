@@ -121,6 +121,7 @@ def _keeps_only_current() -> None:
     while True:
         keep_only_current(Path("results/table1.csv"), table_key(entries))
         keep_only_current_figures(figures_folder("table1"), figures_key(table, entries))
+        time.sleep(0.002)
 
 
 def two_trainings(scene: Scene) -> Iterator[Outcome]:

@@ -9,19 +9,12 @@ from tests.faults.campaign import LOST, SURVIVED, WRONG, Outcome
 from tests.faults.forked import Ended
 from tests.faults.small import results, right, run
 
-CAUSES = tuple(
-    os.strerror(number)
-    for number in (
-        errno.ENOSPC,
-        errno.EFBIG,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EEXIST,
-    )
+_ERRORS = (
+    *(errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EEXIST),
 )
+CAUSES = ("disk is full", "no such file", "is not there", *(os.strerror(number) for number in _ERRORS))
+"""In the words of SQLite, of rdfa and of the system."""
 
 
 def bad_message(ended: Ended) -> str:
