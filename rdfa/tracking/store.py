@@ -63,6 +63,10 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root(root) / 'mlflow.db'}"
+        if self.uri.startswith("sqlite:///") and "?" in self.uri:
+            raise RdfaError(
+                f"{self.uri}: MLflow reads no further than the `?`; rename the folder, or set MLFLOW_TRACKING_URI"
+            )
         with self.needed(), _one_at_a_time(self.uri):
             if self.uri == f"sqlite:///{_root(root) / 'mlflow.db'}":
                 follow(_root(root) / "mlflow.db")

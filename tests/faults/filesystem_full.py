@@ -90,10 +90,8 @@ def no_growth(scene: Scene) -> Iterator[Outcome]:
 def disk_full_logging(scene: Scene) -> Iterator[Outcome]:
     """A training that logs to MLflow on a disk that becomes full: results or a message, and the store works again."""
     disk = scene.folder / "disk"
-    for _ in range(scene.count(1, 10)):
-        free = scene.random.choice(
-            [scene.random.randrange(0, 250), scene.random.randrange(250, 550)]
-        )  # its tables, more
+    for number in range(scene.count(2, 12)):
+        free = scene.random.randrange(*((0, 250), (250, 550))[number % 2])  # while the store is made, and later
         what = f"rdfa train, logged, with {free} free pages"
         with small_disk(disk, _ROOMY):
             folder = checkout(disk, "train")
