@@ -4,6 +4,7 @@
 standard output and error in one file, and signals as a shell gives them. `rdfa("train", ...)` is such a work.
 """
 
+import ctypes
 import faulthandler
 import importlib
 import logging
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+_PR_SET_PDEATHSIG = 1
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -182,6 +184,8 @@ def _child(work: Callable[[], object], folder: Path, before: Callable[[], object
             os.setpgid(0, 0)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed campaign leaves nobody behind
         faulthandler.disable()
         empty = os.open(os.devnull, os.O_RDONLY)
         for old, new in ((empty, 0), (output, 1), (output, 2)):
