@@ -41,6 +41,7 @@ def warm() -> None:
 _LATE = (
     "alembic.command",
     "encodings.ascii",
+    "encodings.utf_16_be",
     "git",
     "matplotlib.backends.backend_svg",
     "mlflow.store.tracking.dbmodels.initial_models",

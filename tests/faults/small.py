@@ -1,6 +1,8 @@
 """A checkout with a table of one small run, stage by stage in forked children, and what an undisturbed one makes."""
 
 import atexit
+import hashlib
+import re
 import shutil
 import tempfile
 from functools import cache
@@ -23,6 +25,8 @@ STAGES = {
 }
 TRACKED = ("train", "evaluate", "table", "figures")
 """The stages that log to MLflow."""
+_COSTS = re.compile(rb"[\d.]+([^\d.]+)[\d.]+([^\d.]+last \(epoch)")
+"""Two cells of a table, CPU s per step and peak MiB, and what comes after them."""
 _TIMED = ("run.json", "log.txt")
 """Files with the time of day in them."""
 
@@ -49,13 +53,26 @@ def results(folder: Path) -> dict[str, str]:
     for part in ("data", "results"):
         for path in sorted((folder / part).rglob("*")):
             if path.is_file():
-                found[str(path.relative_to(folder))] = "there" if path.name in _TIMED else sha256(path)
+                found[str(path.relative_to(folder))] = "there" if path.name in _TIMED else _digest(path)
     return found
+
+
+def _digest(path: Path) -> str:
+    """Of a file's bytes; of a table without what the training has cost, which no two trainings have in common."""
+    if not path.name.startswith("table"):
+        return sha256(path)
+    return hashlib.sha256(_COSTS.sub(rb"\1\2", path.read_bytes())).hexdigest()
 
 
 def right(after: str) -> dict[str, str]:
     """The results of an undisturbed checkout after a stage."""
     return _results_before(following(after))
+
+
+def differing(folder: Path, after: str) -> list[str]:
+    """Files of a checkout that are not those of an undisturbed one after a stage."""
+    found, whole = results(folder), right(after)
+    return sorted(name for name in found.keys() | whole.keys() if found.get(name) != whole.get(name))
 
 
 def following(stage: str) -> str | None:

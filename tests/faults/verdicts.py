@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.faults.campaign import LOST, SURVIVED, WRONG, Outcome
 from tests.faults.forked import Ended
-from tests.faults.small import results, right, run
+from tests.faults.small import differing, results, right, run
 
 _ERRORS = (
     *(errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
@@ -47,10 +47,9 @@ def mended(folder: Path, stage: str, what: str, tracked: bool = False) -> Outcom
     again = run(stage, folder, tracked)
     if again.traced or again.status != 0:
         return Outcome(LOST, f"{what}; the next call: {again.status}, {again.output[-1500:]}")
-    found, whole = results(folder), right(stage)
-    differing = sorted(name for name in found.keys() | whole.keys() if found.get(name) != whole.get(name))
-    if differing or left_over(folder):
-        return Outcome(WRONG, f"{what}; after the next call differ {differing}, left over {left_over(folder)}")
+    others, left = differing(folder, stage), left_over(folder)
+    if others or left:
+        return Outcome(WRONG, f"{what}; after the next call differ {others}, left over {left}")
     return Outcome(SURVIVED)
 
 
