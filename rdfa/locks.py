@@ -10,7 +10,8 @@ from filelock import FileLock, Timeout
 
 from rdfa.errors import RdfaError
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 Stage = Callable[Concatenate[str, Path, P], R]
 """Of the name of a table, the root, and more."""
 
@@ -36,7 +37,7 @@ def writes_alone(
 
     def decorate(stage: Stage[P, R]) -> Stage[P, R]:
         @wraps(stage)
-        def alone(name: str, root: Path, *args: P.args, **kwargs: P.kwargs) -> R:
+        def alone(name: str, root: Path, /, *args: P.args, **kwargs: P.kwargs) -> R:
             with lock_file(_place(root, name, what)):
                 return stage(name, root, *args, **kwargs)
 
