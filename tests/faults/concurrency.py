@@ -126,7 +126,7 @@ def _keeps_only_current() -> None:
 
 def two_trainings(scene: Scene) -> Iterator[Outcome]:
     """The same training two or three times at once: one trains, the others say who does, or find it done."""
-    for number in range(scene.count(2, 12)):
+    for number in range(scene.count(1, 12)):
         root, many = checkout(scene.folder / "checkout", "train"), 2 + number % 2
         tracked = number % 4 == 3
         ended = together([rdfa(*command("train", tracked))] * many, root, timeout=200)
@@ -144,7 +144,7 @@ def two_trainings(scene: Scene) -> Iterator[Outcome]:
 
 def fetches(scene: Scene) -> Iterator[Outcome]:
     """The same data set fetched four times at once: each ends well, and nothing is left beside it."""
-    for _ in range(scene.count(2, 12)):
+    for _ in range(scene.count(1, 12)):
         root = checkout(scene.folder / "checkout", "fetch")
         ended = together([rdfa(*command("fetch"))] * 4, root, timeout=200)
         bad = [each.output[-1500:] for each in ended if each.status != 0 or each.traced]

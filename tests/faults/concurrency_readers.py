@@ -11,7 +11,7 @@ from tests.faults.campaign import SURVIVED, WRONG, Outcome, Scene
 from tests.faults.forked import Forked, rdfa
 from tests.faults.small import RUN, checkout, command
 
-_SECONDS = (0.7, 6.0)
+_SECONDS = (0.4, 5.0)
 """How long one file is rewritten and read, in the short form and in the full one."""
 
 

@@ -33,7 +33,7 @@ def read_only_folders(scene: Scene) -> Iterator[Outcome]:
     if _may_mount():
         ways.append(read_only)
     cases = [(stage, folder, way) for stage, folders in _WRITES.items() for folder in folders for way in ways]
-    for stage, name, way in scene.random.sample(cases, scene.count(4, len(cases))):
+    for stage, name, way in scene.random.sample(cases, scene.count(3, len(cases))):
         root = checkout(scene.folder / "checkout", stage)
         _hand_over(root)
         (root / name).mkdir(exist_ok=True)
@@ -52,7 +52,7 @@ def _read_only_data(scene: Scene) -> Iterator[Outcome]:
     root = checkout(scene.folder / "checkout", "train")
     _hand_over(root)
     with _without_permission(root / "data"):
-        for stage in ("fetch", "train", "detect", "evaluate"):
+        for stage in ("fetch", "train", "detect", "evaluate")[: scene.count(2, 4)]:
             ended = forked(rdfa(*command(stage)), root, before=_as_nobody)
             if ended.status != 0:
                 yield Outcome(WRONG, f"rdfa {stage}, its data is read-only: {ended.output[-1500:]}")
@@ -120,7 +120,7 @@ def slow(scene: Scene) -> Iterator[Outcome]:
     What HDF5 and SQLite do by themselves is not slowed down: that takes a file system of one's own (FUSE).
     """
     root = checkout(scene.folder / "checkout", "fetch")
-    for stage in list(STAGES)[: scene.count(3, len(STAGES))]:
+    for stage in list(STAGES)[: scene.count(2, len(STAGES))]:
         pauses = [scene.random.random() * 0.02 for _ in range(64)]
 
         def slowed(pauses: list[float] = pauses) -> None:

@@ -26,7 +26,7 @@ def two_users(scene: Scene) -> Iterator[Outcome]:
     if os.geteuid() != 0:
         raise NotHere("only root may be two users")
     stages = list(STAGES)
-    for number in range(scene.count(3, 24)):
+    for number in range(scene.count(2, 24)):
         mask = (0o002, 0o022, 0o077)[number % 3]
         stage = scene.random.choice(stages[1:])
         tracked = scene.full and number % 4 == 0
@@ -95,12 +95,12 @@ def names(scene: Scene) -> Iterator[Outcome]:
     for name in [_NAMES[0], *scene.random.sample(_NAMES[1:], scene.count(0, len(_NAMES) - 1))]:
         root = checkout(scene.folder / name, "fetch")
         outcome = Outcome(SURVIVED)
-        for stage in STAGES:
-            ended = forked(rdfa(*command(stage, tracked=True)), root)
+        for stage in list(STAGES)[: scene.count(4, len(STAGES))]:
+            ended = forked(rdfa(*command(stage, tracked=scene.full)), root)  # the short form logs in `moved`
             if ended.status != 0 or ended.traced or "not logged" in ended.output:
                 outcome = Outcome(WRONG, f"rdfa {stage} in a folder called {name!r}: {ended.output[-1500:]}")
                 break
-        others = differing(root, "figures")
+        others = differing(root, stage)
         if outcome.verdict == SURVIVED and others:
             outcome = Outcome(WRONG, f"in a folder called {name!r} differ {others}")
         strays = sorted(path.name for path in scene.folder.iterdir() if path.name != name)
@@ -144,7 +144,7 @@ def moved(scene: Scene) -> Iterator[Outcome]:
         for stage in STAGES:
             ended = forked(rdfa(*command(stage, tracked=True)), root)
             assert ended.status == 0, ended.output
-        root = root.rename(scene.folder / f"elsewhere {number}")
+        root = root.rename(scene.folder / f"ailleurs, à côté {number}")
         times = {path: path.stat().st_mtime_ns for path in (root / "results" / "runs").rglob("*")}
         outcome = Outcome(SURVIVED)
         for stage in ("fetch", "train", "table"):

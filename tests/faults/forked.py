@@ -111,7 +111,7 @@ class Forked:
             os.waitpid(self.pid, 0)
         self._output.unlink(missing_ok=True)
 
-    def wait(self, timeout: float = 60.0) -> Ended:
+    def wait(self, timeout: float = 150.0) -> Ended:
         """Wait for its end; it is killed, and TimeoutError raised, when there was none in time."""
         end = time.monotonic() + timeout
         pause = 0.002
@@ -137,7 +137,7 @@ class Forked:
 
 
 def forked(
-    work: Callable[[], object], folder: Path, timeout: float = 60.0, before: Callable[[], object] = lambda: None
+    work: Callable[[], object], folder: Path, timeout: float = 150.0, before: Callable[[], object] = lambda: None
 ) -> Ended:
     """Run work in a forked child and wait for it (see `Forked`)."""
     return Forked(work, folder, before).wait(timeout)
@@ -146,7 +146,7 @@ def forked(
 def together(
     works: Sequence[Callable[[], object]],
     folder: Path,
-    timeout: float = 60.0,
+    timeout: float = 150.0,
     before: Callable[[], object] = lambda: None,
 ) -> list[Ended]:
     """Run several works in children that all begin at one moment; how each ended."""
