@@ -8,7 +8,18 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = (
-    {"rdfa", "errors", "files", "schema", "params", "provenance", "identity", "interruptions", "snakemake_lock"},
+    {
+        "rdfa",
+        "errors",
+        "files",
+        "schema",
+        "params",
+        "provenance",
+        "identity",
+        "interruptions",
+        "locks",
+        "snakemake_lock",
+    },
     {"ops"},
     {"data", "models", "video"},
     {"training", "evaluation"},

@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 141
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            _say(f"rdfa: error: {error.filename or 'a file'}: {error.strerror}; see to the disk, then call it again")
+            return 2
         if not _is_of_memory(error):
             raise
         said = " ".join(str(error).split())[:160] or type(error).__name__
@@ -70,6 +73,13 @@ def _is_of_memory(error: BaseException | None) -> bool:
 
 
 _OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "unable to allocate", "out of memory", "new thread")
+
+_OF_THE_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO, errno.ENOENT, errno.ENOTDIR),
+)
+"""Full, not permitted, gone: no defect of rdfa, wherever it is met first."""
 
 
 def _say(last_words: str) -> None:

@@ -12,9 +12,9 @@ where it is (`rdfa.data.fill`); what is checked and written down about either.
 import fcntl
 import glob
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +52,8 @@ def fetch(run: Run, folder: Path, key: str, archive: Path | None = None) -> Path
     if folder.is_symlink():
         folder = folder.resolve()  # data on another disk: the link stays, what it leads to is replaced
     manifest = folder / f"manifest-{key}.json"
+    if not os.access(folder.parent, os.W_OK) and _is_complete(manifest):
+        return manifest  # data on a read-only disk
     with _only_one(folder):
         _remove_leftovers(folder)
         if _is_complete(manifest):
@@ -68,8 +70,8 @@ def _build(run: Run, folder: Path, key: str, archive: Path | None) -> None:
     if folder.exists() and any(folder.iterdir()) and not any(folder.glob("manifest-*.json")):
         raise RdfaError(f"{folder}: holds files that `rdfa fetch` did not make; move them away first")
     try:
-        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
-        building.chmod(0o755)
+        building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+        building.mkdir()  # not by tempfile, whose folders are private: the umask says who may read and write
     except OSError as error:
         raise RdfaError(f"{folder.parent}: cannot be written ({error.strerror})") from error
     try:
@@ -228,7 +230,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 def _locked(path: Path) -> int:
     """A descriptor that holds the lock on the file that is at `path` now."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)  # who may only read it can wait for it, too
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             with suppress(FileNotFoundError):

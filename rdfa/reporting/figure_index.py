@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rdfa.identity import code_digest
+from rdfa.locks import untouched
 from rdfa.params import PARAMS
 from rdfa.reporting.grids import Entry, Table, elsewhere, made_of, table_key, table_names
 
@@ -58,6 +59,14 @@ def keep_only_current_figures(folder: Path, key: str) -> None:
     As with tables (`rdfa.reporting.grids.keep_only_current`): Snakemake trusts what is there.
     """
     aside = folder.with_name(f"{folder.name}.stale")
+    if not (folder.exists() or aside.exists()):
+        return
+    with untouched(folder.name, folder.parents[2], "figures") as free:  # else a process is drawing them
+        if free:
+            _set_aside(folder, aside, key)
+
+
+def _set_aside(folder: Path, aside: Path, key: str) -> None:
     if folder.exists() and figures_made_of(folder) != key:
         if figures_made_of(aside) == key:
             shutil.rmtree(folder)

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import paths
+from rdfa.locks import untouched
 from rdfa.params import PARAMS, Composed, compose, leaves, merged, read_yaml
 from rdfa.schema import Name, NotNegative, Section
 
@@ -215,8 +216,15 @@ def keep_only_current(table: Path, key: str) -> None:
     A table's name holds no key, and Snakemake trusts a file as long as it is there, even if the runs that it should
     be made of are missing. What a table was made of stands in the JSON beside it.
     """
-    current = made_of(table.with_suffix(".json")) == key
     aside = table.with_suffix(".stale.csv")
+    if not (table.exists() or aside.exists()):
+        return
+    with untouched(table.stem, table.parents[1], "table") as free:  # else a process is writing it: not whole yet
+        if free:
+            _set_aside(table, aside, made_of(table.with_suffix(".json")) == key)
+
+
+def _set_aside(table: Path, aside: Path, current: bool) -> None:
     if current and aside.exists() and not table.exists():
         aside.replace(table)
     elif not current and table.exists():

@@ -10,6 +10,7 @@ import matplotlib.style
 from rdfa.data.detections import read_detections
 from rdfa.errors import RdfaError
 from rdfa.files import write_json, write_text
+from rdfa.locks import writes_alone
 from rdfa.reporting.figure_index import CAPTIONS, INDEX, TABLE_PAGE, figures_folder, figures_key
 from rdfa.reporting.figures import STYLE, save_figure
 from rdfa.reporting.grid_figures import draw
@@ -21,6 +22,7 @@ from rdfa.stages.opened import ground_truth, read_manifest, refuse_other_data
 from rdfa.tracking import Store, tolerated
 
 
+@writes_alone("figures")
 def figures_stage(
     name: str, root: Path, scale: str | None = None, videos: Sequence[str] = (), tracked: bool = True
 ) -> Path:

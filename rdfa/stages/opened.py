@@ -28,7 +28,13 @@ def open_data(run: Run, where: Paths) -> Data:
     """
     manifest = read_manifest(run, where)
     refuse_other_data(run, where, manifest)
-    return Data(**vars(open_folder(run, where.data)), manifest=manifest)
+    opened = open_folder(run, where.data)
+    if not where.manifest.exists():  # its files may be of both
+        opened.store.close()
+        raise RdfaError(
+            f"{where.data}: was fetched with other parameters while it was opened; run: rdfa fetch {run_name(run)}"
+        )
+    return Data(**vars(opened), manifest=manifest)
 
 
 def ground_truth(run: Run, where: Paths) -> Annotations:

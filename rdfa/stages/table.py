@@ -5,6 +5,7 @@ from pathlib import Path
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.files import write_json, write_text
 from rdfa.identity import paths
+from rdfa.locks import writes_alone
 from rdfa.params import PARAMS, read_yaml
 from rdfa.reporting.formats import to_csv, to_latex, to_markdown
 from rdfa.reporting.grids import read_table, table_key
@@ -13,6 +14,7 @@ from rdfa.stages.logged import log_table
 from rdfa.tracking import Store, tolerated
 
 
+@writes_alone("table")
 def table_stage(name: str, root: Path, scale: str | None = None, tracked: bool = True) -> list[Path]:
     """Write a table as CSV, Markdown and LaTeX, its averages as JSON and its curves as CSV; returns the paths."""
     table, entries = read_table(name, scale)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import nn
 
 from rdfa.data.sources.own_digest import refuse_changed
@@ -20,6 +20,7 @@ from rdfa.evaluation.detect import detect
 from rdfa.evaluation.judgement import as_judged
 from rdfa.identity import HISTORY, LOG, PARAMS_YAML, RUN_JSON, Paths, keys, paths, run_name
 from rdfa.interruptions import uninterrupted
+from rdfa.locks import lock_file
 from rdfa.models.detector import build, count_parameters
 from rdfa.params import Composed, flatten
 from rdfa.schema import Run
@@ -198,8 +199,7 @@ def _track_model(store: Store, run_id: str, run: Run, where: Paths) -> None:
 @contextmanager
 def _only_trainer(state: Path, wait: bool) -> Iterator[None]:
     """Hold the run's lock; the system releases it when the process ends, however it ends."""
-    state.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(state.with_suffix(".lock"))
+    lock = lock_file(state.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout as error:

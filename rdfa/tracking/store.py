@@ -21,7 +21,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
 import numpy as np
-from filelock import FileLock
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, LoggedModelStatus, Metric, Param
@@ -30,14 +29,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 import rdfa
 from rdfa.errors import RdfaError
 from rdfa.interruptions import uninterrupted
+from rdfa.locks import lock_file
+from rdfa.tracking.moved import FOLDER, follow
 
 logger = logging.getLogger(__name__)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a retry is no news, and its failure is told once
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it traces what it raises too
 
 KEY = "rdfa.key"
 NOTE = "mlflow.note.content"
@@ -48,6 +51,8 @@ _TRAININGS = (
     "One run per training, with its curves, files and model. Tables have experiments of their own, "
     "named after this one: there the runs of a table stand side by side."
 )
+_LOCK_NUMBER = 24_0713_078
+"""Of the lock in a PostgreSQL database: any number, but one that others do not use."""
 _SERVED = Path(__file__).parents[1] / "served.py"
 
 
@@ -60,10 +65,16 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root(root) / 'mlflow.db'}"
+        if self.uri.startswith("sqlite:///") and "?" in self.uri:
+            raise RdfaError(
+                f"{self.uri}: MLflow reads no further than the `?`; rename the folder, or set MLFLOW_TRACKING_URI"
+            )
         with uninterrupted(), self.needed(), _one_at_a_time(self.uri):
+            if self.uri == f"sqlite:///{_root(root) / 'mlflow.db'}":
+                follow(_root(root) / "mlflow.db")
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
-            self._artifacts = None if self.uri.startswith("http") else (_root(root) / "mlartifacts").as_uri()
+            self._artifacts = None if self.uri.startswith("http") else (_root(root) / FOLDER).as_uri()
             self.name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
             self.experiment = self.experiment_named(self.name, _TRAININGS)
 
@@ -76,7 +87,7 @@ class Store:
         """
         try:
             yield
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
             raise RdfaError(
                 f"the MLflow store {_without_password(self.uri)} cannot be used ({_first_line(error)}); "
                 "check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db here"
@@ -236,13 +247,21 @@ def final(metrics: Mapping[str, float], moment: int) -> list[Metric]:
 
 @contextmanager
 def _one_at_a_time(uri: str) -> Iterator[None]:
-    """Create an SQLite store in one process only: MLflow's own migration cannot run twice at once."""
+    """Create a store in one process only: MLflow's own migration cannot run twice at once."""
+    if uri.startswith("postgresql"):
+        engine = create_engine(uri)
+        try:
+            with engine.connect() as connection:
+                connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": _LOCK_NUMBER})
+                yield
+        finally:
+            engine.dispose()
+        return
     if not uri.startswith("sqlite:///"):
         yield
         return
     path = Path(uri.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with lock_file(path.with_name(f"{path.name}.lock")):
         if not path.exists():
             _create(path)
         yield
@@ -253,6 +272,7 @@ def _create(path: Path) -> None:
     temporary = path.with_name(f"{path.name}.part")
     for left in path.parent.glob(f"{glob.escape(temporary.name)}*"):  # by a process that was killed here
         left.unlink()
+    temporary.touch()  # by the umask; SQLite's own 0644 would shut a group out
     MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
     # Readers and writers then do not block each other (local disks only, which SQLite needs anyway).
     with closing(sqlite3.connect(temporary)) as connection:
