@@ -2,13 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rdfa.data.annotations import Annotations, read_annotations
-from rdfa.data.folder import ANNOTATIONS, DataFolder, open_folder
+from rdfa.data.folder import ANNOTATIONS, FEATURES, DataFolder, open_folder
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.errors import RdfaError
-from rdfa.files import read_json
+from rdfa.files import read_json, sha256
 from rdfa.identity import RUN_JSON, Paths, run_name
 from rdfa.schema import Run
 
@@ -40,12 +41,29 @@ def read_manifest(run: Run, where: Paths) -> dict[str, Any]:
     """What `rdfa fetch` wrote about the data that this run needs.
 
     Raises:
-        RdfaError: it is not fetched, or a user's own files have changed since.
+        RdfaError: it is not fetched, a user's own files or what was fetched have changed since.
     """
     refuse_changed(run.dataset, run.source.own, where.data)
     if not where.manifest.exists():
         raise RdfaError(f"{where.data}: the data of {run_name(run)} is not there; run: rdfa fetch {run_name(run)}")
-    return dict(read_json(where.manifest))
+    manifest = dict(read_json(where.manifest))
+    for name, file in manifest["files"].items():
+        _refuse_damaged(run, where.data / name, file)
+    return manifest
+
+
+def _refuse_damaged(run: Run, path: Path, listed: dict[str, Any]) -> None:
+    """Refuse a file that is not what the manifest lists; of the features only the size is read: each of their chunks
+    carries a checksum of its own, which HDF5 verifies."""
+    if not path.is_file():
+        return  # whoever opens it says so
+    changed = path.stat().st_size != listed["bytes"] or (path.name != FEATURES and sha256(path) != listed["sha256"])
+    if changed:
+        first = "bring the file back, or, if it is right as it is, " if run.source.kind == "hub" else ""
+        raise RdfaError(
+            f"{path}: damaged or changed since it was fetched: not what the manifest beside it lists; {first}run: rdfa "
+            f"fetch {run_name(run)}"
+        )
 
 
 def refuse_other_data(run: Run, where: Paths, manifest: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ def _outcome(case: Case, harmed: bytes) -> Outcome:
     try:
         value = subject.read()
     except RdfaError as error:
-        if subject.path.name not in str(error):
+        if not any(name in str(error) for name in (subject.path.name, subject.named) if name):
             return Outcome(WRONG, f"{case}: the message does not name the file: {error}")
         return _mended(case)
     except Exception:

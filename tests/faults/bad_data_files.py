@@ -15,11 +15,13 @@ import torch
 
 from rdfa.data.features import FeatureStore
 from rdfa.data.windows import TrainingWindows
+from rdfa.files import read_json
 from rdfa.identity import HISTORY, PARAMS_YAML, RUN_JSON, Paths, keys, paths
 from rdfa.inference.trained import load
 from rdfa.params import Composed, as_plain, compose
+from rdfa.reporting.grid_results import read_metrics
 from rdfa.reporting.grids import Entry, Row
-from rdfa.reporting.tables import curves_csv, rows_of
+from rdfa.reporting.tables import curves_csv
 from rdfa.schema import Run
 from rdfa.stages.detect import detect_stage
 from rdfa.stages.evaluate import evaluate_stage
@@ -44,6 +46,8 @@ class Subject:
     """What the file is good for, as plain values."""
     right: Callable[[Any, bytes], bool] | None = None
     """For files that carry no checksum: whether another result is what the harmed bytes say, found without rdfa."""
+    named: str | None = None
+    """What a message may name in place of the file, where it cannot tell which one it is."""
     mend: Callable[[], Any] | None = None
     """The command that the message names; afterwards the file reads as before."""
     original: bytes = field(init=False)
@@ -150,13 +154,13 @@ def results() -> list[Subject]:
     """What a run's folder holds, read as evaluation, tables and detection read it."""
     root, composed, where = project()
     evaluated = partial(_evaluated, composed.run, root)
-    tabled = partial(_tabled, composed, root)
+    entries = [Entry(row=Row(model="rdfa", variant="paper", dataset="thumos14"), runs=(composed,))]
     loaded = partial(_loaded, where.folder)
     return [
         Subject(where.detections, harm.text, evaluated),
-        Subject(where.metrics, harm.text, tabled),
-        Subject(where.folder / RUN_JSON, harm.text, lambda: (tabled(), loaded())),
-        Subject(where.folder / HISTORY, harm.text, tabled),
+        Subject(where.metrics, harm.text, partial(read_metrics, composed.run, root)),
+        Subject(where.folder / RUN_JSON, harm.text, lambda: (read_json(where.folder / RUN_JSON), loaded())),
+        Subject(where.folder / HISTORY, harm.text, partial(curves_csv, entries, root)),
         Subject(where.folder / PARAMS_YAML, harm.text, loaded),
     ]
 
@@ -168,11 +172,6 @@ def _evaluated(run: Run, root: Path) -> Any:
         return evaluate_stage(run, root, tracked=False).read_bytes()
     finally:
         paths(run, root).metrics.write_bytes(kept)
-
-
-def _tabled(composed: Composed, root: Path) -> Any:
-    entries = [Entry(Row(model="rdfa", variant="paper", dataset="thumos14"), (composed,))]
-    return rows_of(entries, root, {}), curves_csv(entries, root)
 
 
 def _loaded(folder: Path) -> Any:
@@ -222,7 +221,7 @@ def parameters() -> list[Subject]:
     copy = folder("parameters") / "params"
     shutil.copytree(ROOT / "params", copy)
     files = ("defaults.yaml", "datasets/thumos14.yaml", "models/rdfa.yaml", "scales/sample.yaml")
-    return [Subject(copy / file, harm.text, partial(_keyed, copy), right=_has_other_key) for file in files]
+    return [Subject(copy / file, harm.text, partial(_keyed, copy), right=_has_other_key, named="params") for file in files]
 
 
 def _keyed(params: Path) -> Any:
