@@ -105,8 +105,8 @@ def _refuse_broken_seal(path: Path, data: bytes) -> None:
     found = _SEALED.search(data, max(0, len(data) - _TAIL))
     if found and seal(data[: found.start()]) != found[1].decode():
         raise RdfaError(
-            f"{path}: damaged: what it holds is not what its seal (\"sealed\", at its end) was made of; bring the file "
-            "back, or remove it to have it made again (after a change of your own remove the entry \"sealed\")"
+            f'{path}: damaged: what it holds is not what its seal ("sealed", at its end) was made of; bring the file '
+            'back, or remove it to have it made again (after a change of your own remove the entry "sealed")'
         )
 
 

@@ -221,7 +221,9 @@ def parameters() -> list[Subject]:
     copy = folder("parameters") / "params"
     shutil.copytree(ROOT / "params", copy)
     files = ("defaults.yaml", "datasets/thumos14.yaml", "models/rdfa.yaml", "scales/sample.yaml")
-    return [Subject(copy / file, harm.text, partial(_keyed, copy), right=_has_other_key, named="params") for file in files]
+    return [
+        Subject(copy / file, harm.text, partial(_keyed, copy), right=_has_other_key, named="params") for file in files
+    ]
 
 
 def _keyed(params: Path) -> Any:

@@ -66,7 +66,9 @@ def convert(
                         continue
                     try:
                         if member in stored:
-                            raise RdfaError(f"{joined.name}: two members hold the features of video {member!r}; refused")
+                            raise RdfaError(
+                                f"{joined.name}: two members hold the features of video {member!r}; refused"
+                            )
                         _add(run, hub, writer, video, content, f"{joined.name}: video {member!r}", source)
                     except RdfaError:
                         joined.check_all()  # is it the disk, or the published archive?
