@@ -2,11 +2,10 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rdfa.data.annotations import Annotations, read_annotations
-from rdfa.data.folder import ANNOTATIONS, FEATURES, DataFolder, open_folder
+from rdfa.data.folder import ANNOTATIONS, SCORES, DataFolder, open_folder
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.errors import RdfaError
 from rdfa.files import read_json, sha256
@@ -25,45 +24,52 @@ def open_data(run: Run, where: Paths) -> Data:
     """Open a fetched data set and check it against the parameters.
 
     Raises:
-        RdfaError: it is not fetched, or disagrees with the run's parameters.
+        RdfaError: it is not fetched, damaged, or disagrees with the run's parameters.
     """
     manifest = read_manifest(run, where)
     refuse_other_data(run, where, manifest)
-    return Data(**vars(open_folder(run, where.data)), manifest=manifest)
+    opened = open_folder(run, where.data)
+    _refuse_changed(run, where, manifest)  # after what can be said more clearly
+    return Data(**vars(opened), manifest=manifest)
 
 
 def ground_truth(run: Run, where: Paths) -> Annotations:
-    """What detections are judged by: the test split as it is annotated, with the videos that lack features."""
-    return read_annotations(where.data / ANNOTATIONS, faulty="keep").subset(run.test_subset)
+    """What detections are judged by: the test split as it is annotated, with the videos that lack features.
+
+    Raises:
+        RdfaError: the annotations are damaged, or not those that were fetched.
+    """
+    annotations = read_annotations(where.data / ANNOTATIONS, faulty="keep")
+    if where.manifest.exists():
+        _refuse_changed(run, where, read_json(where.manifest))
+    return annotations.subset(run.test_subset)
 
 
 def read_manifest(run: Run, where: Paths) -> dict[str, Any]:
     """What `rdfa fetch` wrote about the data that this run needs.
 
     Raises:
-        RdfaError: it is not fetched, a user's own files or what was fetched have changed since.
+        RdfaError: it is not fetched, or a user's own files have changed since.
     """
     refuse_changed(run.dataset, run.source.own, where.data)
     if not where.manifest.exists():
         raise RdfaError(f"{where.data}: the data of {run_name(run)} is not there; run: rdfa fetch {run_name(run)}")
-    manifest = dict(read_json(where.manifest))
-    for name, file in manifest["files"].items():
-        _refuse_damaged(run, where.data / name, file)
-    return manifest
+    return dict(read_json(where.manifest))
 
 
-def _refuse_damaged(run: Run, path: Path, listed: dict[str, Any]) -> None:
-    """Refuse a file that is not what the manifest lists; of the features only the size is read: each of their chunks
-    carries a checksum of its own, which HDF5 verifies."""
-    if not path.is_file():
-        return  # whoever opens it says so
-    changed = path.stat().st_size != listed["bytes"] or (path.name != FEATURES and sha256(path) != listed["sha256"])
-    if changed:
-        first = "bring the file back, or, if it is right as it is, " if run.source.kind == "hub" else ""
-        raise RdfaError(
-            f"{path}: damaged or changed since it was fetched: not what the manifest beside it lists; {first}run: rdfa "
-            f"fetch {run_name(run)}"
-        )
+def _refuse_changed(run: Run, where: Paths, manifest: dict[str, Any]) -> None:
+    """Refuse annotations and scores that are not those that the manifest lists, though they can be read.
+
+    The feature store is not read through: each of its chunks carries a checksum, which HDF5 verifies.
+    """
+    for name in (ANNOTATIONS, SCORES):
+        path, listed = where.data / name, manifest["files"].get(name)
+        if listed and path.is_file() and sha256(path) != listed["sha256"]:
+            first = "bring the file back, or, if it is right as it is, " if run.source.kind == "hub" else ""
+            raise RdfaError(
+                f"{path}: damaged or changed since it was fetched: its SHA-256 is not the one in "
+                f"{where.manifest.name}; {first}run: rdfa fetch {run_name(run)}"
+            )
 
 
 def refuse_other_data(run: Run, where: Paths, manifest: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
-"""Extremes of videos and models: one step or a million, no positives, very many classes, features that are no numbers."""
+"""Extremes of videos and models: one step or a million, no positives, very many classes, features not finite."""
 
 from collections.abc import Iterator
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import h5py
 import numpy as np
 import torch
 
-from rdfa.data.feature_files import Timing, VideoFeatures, open_features
+from rdfa.data.feature_files import Timing, VideoFeatures, in_memory, open_features
 from rdfa.data.features import FeatureStore, FeatureWriter
 from rdfa.data.spans import Span
 from rdfa.data.windows import Grid, Window, collate
@@ -73,9 +74,7 @@ def million_steps(scene: Scene) -> Iterator[Outcome]:
     found = _rows(detector, video, 4096)
     for _ in range(scene.count(5, 40)):
         first = 4 * scene.random.randrange((steps - 600) // 4)
-        stretch = VideoFeatures(
-            video="part", place="part", shape=(512, CHANNELS), timing=Timing(), rows=features[first : first + 512].__getitem__
-        )  # fmt: skip
+        stretch = in_memory(features[first : first + 512], CHANNELS)
         alone = _rows(detector, stretch, 1024)
         alone[:, :2] += first * about.stride / rate
         yield _same_inside(found, alone, [(first + side) * about.stride / rate for side in (200, 312)])
@@ -222,24 +221,24 @@ def no_numbers(scene: Scene) -> Iterator[Outcome]:
         value = scene.random.choice([np.nan, np.inf, -np.inf])
         one, step, channel = (scene.random.randrange(bound) for bound in (len(made), 100, 8))
         name, where = made[one].name, f"step {step}, channel {channel}"
-        harmed = [own_files.Recording(**vars(each) | {"features": each.features.copy()}) for each in made]
-        harmed[one].features[step, channel] = value
         path = scene.folder / "store.h5"
-        with FeatureWriter(path) as writer:
-            for each in made:
-                writer.add(each.name, "train", each.features, fps=25.0, stride=5, window=10, duration=10.0,
-                           encoder="e", source="s")  # fmt: skip
+        _stored(path, made)
         with h5py.File(path, "r+") as file:
             file[f"train/{name}"][step, channel] = value
-        yield refused(lambda: [FeatureStore(path).read(each.name) for each in made], "store.h5", name, where)
+        yield refused(partial(FeatureStore(path).read, name), path.name, name, where)
+        made[one].features[step, channel] = value
         array = scene.folder / f"{name}.npy"
-        np.save(array, harmed[one].features)
-        yield refused(lambda: [each.read(0, each.shape[0]) for each in open_features(array, 8)], array.name, where)
-        with FeatureWriter(scene.folder / "new.h5") as writer:
-            yield refused(
-                lambda: writer.add(name, "train", harmed[one].features, fps=25.0, stride=5, window=10, duration=10.0,
-                                   encoder="e", source="s"), "new.h5", name, where,
-            )  # fmt: skip
+        np.save(array, made[one].features)
+        yield refused(partial(open_features(array, 8)[0].read, 0, 100), array.name, where)
+        yield refused(partial(_stored, scene.folder / "new.h5", made), "new.h5", name, where)
+        made[one].features[step, channel] = 0.0
+
+
+def _stored(path: Path, made: list[own_files.Recording]) -> None:
+    about: dict[str, Any] = {"fps": 25.0, "stride": 5, "window": 10, "duration": 10.0, "encoder": "e", "source": "s"}
+    with FeatureWriter(path) as writer:
+        for each in made:
+            writer.add(each.name, "train", each.features, **about)
 
 
 KINDS = (
