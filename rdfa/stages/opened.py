@@ -28,8 +28,14 @@ def open_data(run: Run, where: Paths) -> Data:
     """
     manifest = read_manifest(run, where)
     refuse_other_data(run, where, manifest)
-    opened = open_folder(run, where.data)
-    _refuse_changed(run, where, manifest)  # after what can be said more clearly
+    changed = _changed(run, where, manifest)
+    try:
+        opened = open_folder(run, where.data)
+    except RdfaError as error:
+        raise RdfaError(f"{error}\n({changed})" if changed else str(error)) from error
+    if changed:
+        opened.store.close()
+        raise RdfaError(changed)
     return Data(**vars(opened), manifest=manifest)
 
 
@@ -40,8 +46,8 @@ def ground_truth(run: Run, where: Paths) -> Annotations:
         RdfaError: the annotations are damaged, or not those that were fetched.
     """
     annotations = read_annotations(where.data / ANNOTATIONS, faulty="keep")
-    if where.manifest.exists():
-        _refuse_changed(run, where, read_json(where.manifest))
+    if where.manifest.exists() and (changed := _changed(run, where, read_json(where.manifest))):
+        raise RdfaError(changed)
     return annotations.subset(run.test_subset)
 
 
@@ -57,8 +63,8 @@ def read_manifest(run: Run, where: Paths) -> dict[str, Any]:
     return dict(read_json(where.manifest))
 
 
-def _refuse_changed(run: Run, where: Paths, manifest: dict[str, Any]) -> None:
-    """Refuse annotations and scores that are not those that the manifest lists, though they can be read.
+def _changed(run: Run, where: Paths, manifest: dict[str, Any]) -> str:
+    """What to say of annotations or scores that are not those that the manifest lists; nothing if they are.
 
     The feature store is not read through: each of its chunks carries a checksum, which HDF5 verifies.
     """
@@ -66,10 +72,11 @@ def _refuse_changed(run: Run, where: Paths, manifest: dict[str, Any]) -> None:
         path, listed = where.data / name, manifest["files"].get(name)
         if listed and path.is_file() and sha256(path) != listed["sha256"]:
             first = "bring the file back, or, if it is right as it is, " if run.source.kind == "hub" else ""
-            raise RdfaError(
+            return (
                 f"{path}: damaged or changed since it was fetched: its SHA-256 is not the one in "
                 f"{where.manifest.name}; {first}run: rdfa fetch {run_name(run)}"
             )
+    return ""
 
 
 def refuse_other_data(run: Run, where: Paths, manifest: dict[str, Any]) -> None:

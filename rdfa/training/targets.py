@@ -27,7 +27,7 @@ def assign(points: Tensor, segments: Tensor, labels: Tensor, classes: int, radiu
     """
     if len(segments) == 0:
         return points.new_zeros(len(points), classes), points.new_zeros(len(points), 2)
-    parts = points.split(max(1, _PAIRS_AT_ONCE // len(segments)))
+    parts = torch.split(points, max(1, _PAIRS_AT_ONCE // len(segments)))
     targets, offsets = zip(*(_assign(part, segments, labels, classes, radius) for part in parts), strict=True)
     return torch.cat(targets), torch.cat(offsets)
 
