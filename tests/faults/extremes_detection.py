@@ -26,6 +26,7 @@ from rdfa.stages.fetch import fetch_stage
 from rdfa.stages.new_dataset import Request, new_dataset_stage
 from rdfa.stages.train import train_stage
 from rdfa.training.criterion import criterion
+from rdfa.training.proposal_targets import best_tiou
 from rdfa.training.targets import assign
 from tests.conftest import ROOT, TINY
 from tests.data import own_files
@@ -214,6 +215,18 @@ def many_targets(scene: Scene) -> Iterator[Outcome]:
         yield verdict(found == expected and finite, f"point {points[row].tolist()}: {sorted(found)}")
 
 
+def many_best(scene: Scene) -> Iterator[Outcome]:
+    """10^5 instances in one window of a detector on a map: the best tIoU of random segments is the plain one."""
+    torch.set_num_threads(1)
+    count = scene.count(5_000, 100_000)
+    rng = np.random.default_rng(scene.random.getrandbits(32))
+    instances, asked = (np.sort(rng.uniform(0, 100, (number, 2)), axis=1) for number in (count, 1000))
+    found = best_tiou(torch.tensor(asked)[None], torch.tensor(instances)[None])[0].tolist()
+    for row in scene.random.sample(range(1000), scene.count(5, 20)):
+        best = max(oracle.tiou(asked[row], each) for each in instances.tolist())
+        yield verdict(abs(found[row] - best) < 1e-9, f"{asked[row]}: {found[row]}, not {best}")
+
+
 def no_numbers(scene: Scene) -> Iterator[Outcome]:
     """One feature that is NaN or infinite, wherever it is read from: refused with video and place."""
     made = own_files.recordings()
@@ -247,5 +260,6 @@ KINDS = (
     Kind("no positives in a batch", no_positives),
     Kind("10^4 classes, detected", many_classes),
     Kind("10^5 instances in one window", many_targets, limit=120),
+    Kind("10^5 instances on a map of proposals", many_best),
     Kind("NaN and infinite features", no_numbers),
 )

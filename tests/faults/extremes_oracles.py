@@ -1,5 +1,6 @@
 """Plain versions of what rdfa computes cleverly: short, slow, and written from the definitions alone."""
 
+import bisect
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,20 @@ def detections(found: Sequence[Detection], classes: Sequence[str]) -> Detections
         ),
         classes,
     )
+
+
+def distinct(segments: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Segments without those that repeat an earlier one, in their order."""
+    kept: list[tuple[float, float]] = []
+    by_start: list[tuple[float, float]] = []
+    for start, end in segments:
+        first = bisect.bisect_left(by_start, (start - 2 * DUPLICATE, 0.0))
+        last = bisect.bisect_left(by_start, (start + 2 * DUPLICATE, 0.0))
+        near = by_start[first:last]
+        if not any(abs(start - other) <= DUPLICATE and abs(end - stop) <= DUPLICATE for other, stop in near):
+            kept.append((start, end))
+            bisect.insort(by_start, (start, end))
+    return kept
 
 
 def tiou(first: Sequence[float], second: Sequence[float]) -> float:
@@ -104,9 +119,11 @@ def suppressed(
         for other in [each for each in left if labels[each] == labels[row]]:
             start, end = (float(bound) for bound in segments[row])
             overlap = max(0.0, min(end, segments[other][1]) - max(start, segments[other][0]))
-            ratio = overlap / (end - start + segments[other][1] - segments[other][0] + 2e-6 - overlap)
+            # In the extension's order of arithmetic: where scores are equal but for rounding, rounding decides.
+            lengths = (end - start + 1e-6) + (float(segments[other][1] - segments[other][0]) + 1e-6)
+            ratio = overlap / (lengths - overlap)
             if method == "gaussian":
-                left[other] *= float(np.exp(-(ratio**2) / sigma))
+                left[other] *= float(np.exp(-(ratio * ratio) / sigma))
             elif ratio >= threshold and overlap > 0:
                 left[other] *= 0.0 if method == "hard" else 1 - ratio
                 if method == "hard":
