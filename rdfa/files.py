@@ -1,10 +1,11 @@
-"""Files that are whole or absent: atomic writing, JSON with readable errors, checksums."""
+"""Files that are whole or absent: atomic writing, JSON with readable errors, checksums and seals."""
 
 import glob
 import hashlib
 import json
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from rdfa.errors import RdfaError
+
+SEAL = '"sealed": "'
+"""What the checksum at the end of a sealed JSON file follows; it is of all bytes before this."""
+_SEALED = re.compile(re.escape(SEAL).encode() + rb'([0-9a-f]{64})"\s*}+\s*$')
+_TAIL = 160
+"""Bytes at the end of a file in which a seal is."""
 
 
 @contextmanager
@@ -78,6 +85,17 @@ def write_json(path: Path | str, value: Any, indent: int | None = 1) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def write_sealed(path: Path | str, value: dict[str, Any]) -> None:
+    """Write an object as JSON like `write_json`, with a last entry `sealed` by which `read_json` knows harm."""
+    head, _, tail = json.dumps(value | {"sealed": ""}, indent=1, allow_nan=False, ensure_ascii=False).rpartition(SEAL)
+    write_text(path, f"{head}{SEAL}{seal(head.encode())}{tail}\n")
+
+
+def seal(before: bytes) -> str:
+    """The seal of what stands before it."""
+    return hashlib.sha256(before).hexdigest()
+
+
 def read_json(
     path: Path | str,
     *,
@@ -87,20 +105,34 @@ def read_json(
     """Read a JSON file; the hooks are the decoder's own, which see each object while the file is being read.
 
     Raises:
-        RdfaError: no such file, unreadable, empty, not UTF-8 or not JSON (with line and column).
+        RdfaError: no such file, unreadable, empty, not UTF-8, not JSON (with line and column), or not what was sealed.
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        _refuse_broken_seal(path, data)
+        text = data.decode("utf-8")
         if not text.strip():
             raise RdfaError(f"{path}: the file is empty")
-        return json.loads(text, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
+        content = json.loads(text, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
     except FileNotFoundError as error:
         raise RdfaError(f"{path}: no such file") from error
     except OSError as error:
         raise RdfaError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of a number with thousands of digits too
         raise RdfaError(f"{path}: not a JSON file ({error})") from error
+    if isinstance(content, dict):
+        content.pop("sealed", None)
+    return content
+
+
+def _refuse_broken_seal(path: Path, data: bytes) -> None:
+    found = _SEALED.search(data, max(0, len(data) - _TAIL))
+    if found and seal(data[: found.start()]) != found[1].decode():
+        raise RdfaError(
+            f'{path}: damaged: what it holds is not what its seal ("sealed", at its end) was made of; bring the file '
+            'back, or remove it to have it made again (after a change of your own remove the entry "sealed")'
+        )
 
 
 def sha256(path: Path | str) -> str:

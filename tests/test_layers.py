@@ -18,6 +18,7 @@ LAYERS = (
         "identity",
         "interruptions",
         "locks",
+        "records",
         "snakemake_lock",
     },
     {"ops"},

@@ -10,6 +10,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +34,8 @@ Durations come from the container, segments from a player, and the two clocks di
 ActivityNet-1.3 segments that end after their video, 1,712 do so by at most 0.5 s. The others (and all
 30 in THUMOS-14) are off by up to 537 s: videos cut short or annotations of another video.
 """
+
+_MOST = sys.float_info.max
 
 Faulty = Literal["refuse", "mend", "keep"]
 
@@ -122,12 +125,12 @@ def read_annotations(path: Path | str, *, faulty: Faulty = "refuse") -> Annotati
     database = member(path, content, "database", LAYOUT)
     heads, segments, labels = _flatten(path, database)
     counts = [len(each) for each in labels]
-    owner = np.repeat(np.arange(len(heads)), counts)
+    owner, first = np.repeat(np.arange(len(heads)), counts), np.cumsum([0, *counts])
     durations = np.array([head.duration for head in heads])[owner] if len(owner) else np.zeros(0)
 
     def place(row: int) -> str:
         video = int(owner[row])
-        return f"video {heads[video].name!r}, annotation {row - sum(counts[:video])}"
+        return f"video {heads[video].name!r}, annotation {row - first[video]}"
 
     segments, kept, faults = _check_segments(path, segments, durations, place, faulty)
     classes = _classes(path, content.get("classes"), labels)
@@ -274,7 +277,8 @@ def _videos(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """A float, or an integer that can be one."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MOST)
 
 
 def _is_positive(value: Any) -> bool:

@@ -6,6 +6,7 @@ In the order of reading: `Detections`, how to make one (`read_detections`, `coll
 write one (`write_detections`).
 """
 
+import hashlib
 import json
 from array import array
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rdfa.data.activitynet_json import member, without_duplicate_keys
 from rdfa.errors import RdfaError
-from rdfa.files import read_json, written_whole
+from rdfa.files import SEAL, read_json, written_whole
 
 LAYOUT = '{"results": {video: [{"label", "score", "segment": [start, end]}]}}'
 
@@ -118,11 +119,21 @@ def write_detections(path: Path | str, detections: Detections) -> None:
         RdfaError: a score or bound is NaN or infinite, a segment ends before it starts, the disk is full.
     """
     _refuse_bad_values(path, detections)
-    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write('{"version": "1.3", "external_data": {}, "results": {\n')
-        for index, line in enumerate(_lines(detections)):
-            file.write(",\n" + line if index else line)
-        file.write("\n}}\n")
+    digest = hashlib.sha256()
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        for text in _texts(detections):
+            part = text.encode()
+            digest.update(part)
+            file.write(part)
+        file.write(f'{SEAL}{digest.hexdigest()}"}}}}\n'.encode())
+
+
+def _texts(detections: Detections) -> Iterator[str]:
+    """The file up to its seal (rdfa.files), in pieces."""
+    yield '{"version": "1.3", "results": {\n'
+    for index, line in enumerate(_lines(detections)):
+        yield ",\n" + line if index else line
+    yield '\n}, "external_data": {'
 
 
 def _lines(detections: Detections) -> Iterator[str]:

@@ -5,7 +5,8 @@ video of hours never has to fit into memory. Nothing is unpickled beyond tensors
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from rdfa.data.hdf5_arrays import DAMAGE, arrays_by_video, damaged, said
 from rdfa.data.hdf5_arrays import ENDINGS as HDF5
-from rdfa.data.tensors import SUFFIXES, read_tensor
+from rdfa.data.tensors import SUFFIXES, read_tensor, refuse_damaged
 from rdfa.errors import RdfaError
 
 ENDINGS = (*SUFFIXES, *HDF5)
@@ -107,9 +108,21 @@ def _in_file(file: Path, dimension: int) -> Iterator[VideoFeatures]:
     if file.suffix in HDF5:
         yield from _in_hdf5(file, dimension)
     elif file.suffix in SUFFIXES:
-        yield _video(file.stem, str(file), read_tensor(file), dimension, Timing())
+        video = _video(file.stem, str(file), read_tensor(file), dimension, Timing())
+        yield replace(video, rows=_after(partial(refuse_damaged, file), video.rows))
     else:
         raise RdfaError(f"{file}: features are read from {', '.join(ENDINGS)} files")
+
+
+def _after(check: Callable[[], None], rows: Callable[[slice], Any]) -> Callable[[slice], Any]:
+    """`rows`, but `check` comes before the first of them: listing files must not read them through."""
+    checked = cache(check)
+
+    def checked_rows(part: slice) -> Any:
+        checked()
+        return rows(part)
+
+    return checked_rows
 
 
 def _in_hdf5(file: Path, dimension: int) -> Iterator[VideoFeatures]:

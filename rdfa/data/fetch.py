@@ -28,7 +28,7 @@ from rdfa.data.sources.own import write_own
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.data.sources.sample import write_sample
 from rdfa.errors import RdfaError
-from rdfa.files import read_json, sha256, write_json
+from rdfa.files import read_json, sha256, write_sealed
 from rdfa.schema import OWN_PATHS, Run
 
 _UNFINISHED = (".part", ".old")
@@ -82,7 +82,7 @@ def _build(run: Run, folder: Path, key: str, archive: Path | None) -> None:
         else:
             write_sample(run, building)
         annotations = _check(run, building, folder, read_all=False).annotations
-        write_json(building / f"manifest-{key}.json", _describe(run, building, key, annotations))
+        write_sealed(building / f"manifest-{key}.json", _describe(run, building, key, annotations))
         _swap_in(building, folder)
     except OSError as error:
         raise RdfaError(f"{folder}: cannot be written ({error.strerror or error}); nothing was changed") from error
@@ -116,7 +116,7 @@ def _fill(run: Run, folder: Path, key: str) -> None:
     except RdfaError as error:
         hint = f"\n(if {ANNOTATIONS} is right, remove {folder / FEATURES} to have it made of a new download)"
         raise RdfaError(f"{error}{hint if filled.kept else ''}") from error
-    write_json(
+    write_sealed(
         folder / f"manifest-{key}.json",
         _describe(run, folder, key, opened.annotations)
         | {"origin": filled.origin, "without_features": opened.without_features},

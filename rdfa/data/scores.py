@@ -3,6 +3,7 @@
 Published (OpenTAD, ActionFormer): `{"results": {video: [score of each class]}, "class": [class]}`.
 """
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,15 @@ def read_scores(path: Path) -> Scores:
     content = read_json(path)
     scores = _named(path, content) if isinstance(content, dict) and "results" in content else content
     shaped = isinstance(scores, dict) and all(
-        isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
-        for row in scores.values()
+        isinstance(row, dict) and all(_is_score(value) for value in row.values()) for row in scores.values()
     )
     if not shaped:
         raise RdfaError(f"{path}: external scores must be a JSON object of the form {_FORMS}")
     return dict(scores)
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _named(path: Path, content: dict[str, Any]) -> dict[str, dict[str, float]]:

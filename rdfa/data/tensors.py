@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ def arranged(array: NDArray[Any], axes: Sequence[str], name: str) -> NDArray[np.
 def _read_numpy(path: Path, name: str) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError) as error:
+    except Exception as error:  # a damaged header can fail anywhere in Python's parser
         raise RdfaError(f"{name}: not a whole NumPy array of numbers ({_short(error)})") from error
     if not isinstance(array, np.ndarray):
         raise RdfaError(f"{name}: several arrays in one file, where one is needed")
@@ -94,6 +96,32 @@ def unpickled(source: Path | bytes, name: str, wanted: str) -> Any:
         raise RdfaError(f"{name}: not a whole file of torch.save ({_short(error)})") from error
 
 
+def refuse_damaged(path: Path) -> None:
+    """Refuse a file of torch.save whose bytes are not those that its checksums are of, which torch does not look at.
+
+    Reads the file; one of before PyTorch 1.6, or in NumPy's format, has no checksums.
+
+    Raises:
+        RdfaError: names the damaged part.
+    """
+    try:
+        if path.suffix != ".npy" and _is_packed(path):
+            with zipfile.ZipFile(path) as packed:
+                damaged = packed.testzip()
+            if damaged is not None:
+                raise RdfaError(
+                    f"{path}: damaged: the checksum of its part {damaged!r} is wrong; bring the file back (or save it "
+                    "anew, if its writer switched PyTorch's checksums off)"
+                )
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error) as error:
+        raise RdfaError(f"{path}: not a whole file of torch.save ({_short(error)})") from error
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"  # what torch.save writes since 1.6; only that can be mapped
+
+
 def _read_torch(source: Path | bytes, size: int, name: str) -> NDArray[Any]:
     content = unpickled(source, name, "one tensor")
     if not isinstance(content, torch.Tensor):
@@ -109,9 +137,7 @@ def _read_torch(source: Path | bytes, size: int, name: str) -> NDArray[Any]:
 def _load(source: Path | bytes) -> Any:
     if isinstance(source, bytes):
         return torch.load(io.BytesIO(source), map_location="cpu", weights_only=True)
-    with source.open("rb") as file:
-        packed = file.read(2) == b"PK"  # what torch.save writes since 1.6; only that can be mapped
-    return torch.load(source, map_location="cpu", weights_only=True, mmap=packed)
+    return torch.load(source, map_location="cpu", weights_only=True, mmap=_is_packed(source))
 
 
 def _short(error: BaseException) -> str:

@@ -25,13 +25,21 @@ def neither_empty_nor_repeated(
     close = np.diff(segments[order, 0]) <= 2 * DUPLICATE_TOLERANCE
     same = (np.diff(labels[order]) == 0) & (np.diff(videos[order]) == 0)
     for run in np.split(order, np.flatnonzero(~(close & same)) + 1):
-        earlier: list[int] = []
-        for row in np.sort(run[kept[run]]).tolist() if len(run) > 1 else ():
-            if any((np.abs(segments[row] - segments[other]) <= DUPLICATE_TOLERANCE).all() for other in earlier):
-                kept[row] = False
-            else:
-                earlier.append(row)
+        if len(run) > 1:
+            _drop_repeated(np.sort(run[kept[run]]), segments, kept)
     return kept
+
+
+def _drop_repeated(rows: NDArray[np.int64], segments: NDArray[np.float64], kept: NDArray[np.bool_]) -> None:
+    """Mark the repeated ones of some rows of one video and class. Each is compared with its neighbours on a grid."""
+    earlier: dict[tuple[float, float], list[int]] = {}
+    cells = np.floor(segments[rows] / (2 * DUPLICATE_TOLERANCE)).tolist()
+    for row, (left, right) in zip(rows.tolist(), cells, strict=True):
+        near = (earlier.get((left + i, right + j), ()) for i in (-1, 0, 1) for j in (-1, 0, 1))
+        if any((np.abs(segments[row] - segments[other]) <= DUPLICATE_TOLERANCE).all() for own in near for other in own):
+            kept[row] = False
+        else:
+            earlier.setdefault((left, right), []).append(row)
 
 
 def video_indices(ground_truth: Annotations, detections: Detections) -> NDArray[np.int64]:

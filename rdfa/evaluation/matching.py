@@ -27,7 +27,9 @@ def overlapping_pairs(
     overlap: Overlap,
     at_least: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Pairs of a detection and a ground-truth segment that may be matched: same key, overlap >= at_least.
+    """Pairs of a detection and a ground-truth segment that may be matched: same key, overlap >= at_least > 0.
+
+    Only segments that touch are compared, or a video with very many of them would take the square of their number.
 
     Args:
         detection_keys: (n,) group of each detection, such as its video and class; truth_keys: (G,) likewise.
@@ -37,10 +39,7 @@ def overlapping_pairs(
     Returns:
         Detection rows (p,), truth rows (p,), overlaps (p,); by detection row, then by truth row.
     """
-    order = np.argsort(truth_keys, kind="stable")
-    sorted_keys = truth_keys[order]
-    first = np.searchsorted(sorted_keys, detection_keys, side="left")
-    counts = np.searchsorted(sorted_keys, detection_keys, side="right") - first
+    order, first, counts = _touching(detection_keys, detections, truth_keys, truths)
     found: list[tuple[NDArray[Any], ...]] = [
         (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)),
     ]
@@ -54,7 +53,51 @@ def overlapping_pairs(
         near = values >= at_least
         found.append((pair_rows[near], pair_truths[near], values[near]))
     rows, partners, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return rows, partners, values
+    order = np.lexsort((partners, rows))
+    return rows[order], partners[order], values[order]
+
+
+def _touching(
+    detection_keys: NDArray[np.int64],
+    detections: NDArray[np.float64],
+    truth_keys: NDArray[np.int64],
+    truths: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """An order (G,) of the truths, and for each detection where in it those begin that may touch it, and how many.
+
+    In a group the truths are ordered by start, so those that touch a detection lie between the start that is the
+    group's greatest length before it and its end.
+    """
+    starts, ends = truths.min(axis=1), truths.max(axis=1)
+    order = np.lexsort((starts, truth_keys))
+    keys, starts = truth_keys[order], starts[order]
+    first = np.searchsorted(keys, detection_keys, side="left")
+    stop = np.searchsorted(keys, detection_keys, side="right")
+    rows = np.flatnonzero(stop > first)
+    if len(rows):
+        firsts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
+        greatest = np.maximum.reduceat(np.nextafter(ends[order] - starts, np.inf), firsts)
+        reach = greatest[np.searchsorted(firsts, first[rows])]
+        low, high = detections[rows].min(axis=1), detections[rows].max(axis=1)
+        begin = _first_not_before(starts, first[rows], stop[rows], np.nextafter(low - reach, -np.inf))
+        stop[rows] = _first_not_before(starts, begin, stop[rows], np.nextafter(high, np.inf))
+        first[rows] = begin
+    return order, first, stop - first
+
+
+def _first_not_before(
+    values: NDArray[np.float64], low: NDArray[np.int64], high: NDArray[np.int64], bound: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """In each stretch from `low` to before `high`, where `values` ascend, the first that is at least `bound`."""
+    low, high = low.copy(), high.copy()
+    open_ = np.flatnonzero(low < high)
+    while len(open_):
+        middle = (low[open_] + high[open_]) // 2
+        before = values[middle] < bound[open_]
+        low[open_[before]] = middle[before] + 1
+        high[open_[~before]] = middle[~before]
+        open_ = open_[low[open_] < high[open_]]
+    return low
 
 
 def match_in_turn(chooser: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.int64]:

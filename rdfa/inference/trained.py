@@ -19,6 +19,7 @@ from rdfa.inference.passes import Passes, detect_video, refuse_unfit
 from rdfa.inference.timing import settle
 from rdfa.models.detector import build
 from rdfa.params import read_run
+from rdfa.records import intact
 from rdfa.schema import Run
 from rdfa.training.checkpoint import apply_weights, load_weights
 from rdfa.training.devices import choose_device
@@ -142,7 +143,7 @@ def load(checkpoint: Path | str, *, device: str = "auto", classes: Sequence[str]
     for name in (CHECKPOINT, PARAMS_YAML, RUN_JSON):
         if not (folder / name).is_file():
             raise RdfaError(f"{folder}: has no {name}; give the folder of a trained run, as in results/runs/")
-    run = read_run(folder / PARAMS_YAML)
+    run = read_run(intact(folder / PARAMS_YAML))
     names = tuple(classes) if classes is not None else _classes(folder / RUN_JSON)
     if len(names) != run.num_classes or len(set(names)) != len(names):
         raise RdfaError(f"{folder}: {len(set(names))} class names, the run's parameters say {run.num_classes}")

@@ -13,6 +13,7 @@ from rdfa.errors import RdfaError
 from rdfa.files import read_json
 from rdfa.identity import HISTORY, Paths, paths, run_name
 from rdfa.models.cost import Cost, costs
+from rdfa.records import intact
 from rdfa.reporting.grids import Entry
 from rdfa.schema import Run
 
@@ -101,6 +102,6 @@ def _losses(history: Path) -> NDArray[np.float64]:
     """Epochs and losses (E, 2); an imported run has none."""
     if not history.exists():
         return np.zeros((0, 2))
-    with history.open(newline="", encoding="utf-8") as file:
+    with intact(history).open(newline="", encoding="utf-8") as file:
         rows = [(float(row["epoch"]), float(row["loss"])) for row in csv.DictReader(file)]
     return np.array(rows).reshape(-1, 2)

@@ -13,6 +13,7 @@ from typing import Any
 from rdfa.files import read_json
 from rdfa.identity import HISTORY, RUN_JSON, paths
 from rdfa.models.cost import costs
+from rdfa.records import intact
 from rdfa.reporting.columns import Metrics, further, published_result
 from rdfa.reporting.comparison import Floats, change_of, interval, replicates_of, verdict
 from rdfa.reporting.grid_results import read_metrics
@@ -54,7 +55,7 @@ def curves_csv(entries: Sequence[Entry], root: Path) -> str:
     for entry in entries:
         for composed in entry.runs:
             run = composed.run
-            with (paths(run, root).folder / HISTORY).open(newline="") as file:
+            with intact(paths(run, root).folder / HISTORY).open(newline="") as file:
                 name = f"{run.dataset} {entry.row.shown} s{run.seed}"
                 columns[name] = {row["epoch"]: row["loss"] for row in csv.DictReader(file)}
     epochs = sorted({epoch for column in columns.values() for epoch in column}, key=float)

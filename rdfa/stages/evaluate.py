@@ -5,7 +5,7 @@ from pathlib import Path
 from rdfa.data.detections import read_detections
 from rdfa.errors import RdfaError
 from rdfa.evaluation.judgement import judge
-from rdfa.files import write_json
+from rdfa.files import write_sealed
 from rdfa.identity import keys, paths, run_name
 from rdfa.schema import Run
 from rdfa.stages.logged import import_run, log_results
@@ -21,7 +21,7 @@ def evaluate_stage(run: Run, root: Path, tracked: bool = True) -> Path:
         raise RdfaError(f"{where.detections}: no such file; run: rdfa detect {run_name(run)}")
     judged = judge(ground_truth(run, where), read_detections(where.detections), run.evaluation)
     about = {"run": where.folder.name, "data_set": run.dataset, "scale": run.scale, "planted_data": is_planted(run)}
-    write_json(where.metrics, about | judged.as_json())
+    write_sealed(where.metrics, about | judged.as_json())
     if tracked:
         with tolerated():
             store = Store(root)

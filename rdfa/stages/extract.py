@@ -12,6 +12,7 @@ from rdfa.errors import RdfaError
 from rdfa.files import sha256
 from rdfa.identity import PARAMS_YAML
 from rdfa.params import read_run
+from rdfa.records import intact
 from rdfa.video.encoders import Encoder, find_encoder
 from rdfa.video.frames import Frame, VideoFile, clips, decoder, resample
 
@@ -45,7 +46,7 @@ def extract_stage(
             name; an encoder that does not give finite vectors of one length. Nothing is written then.
     """
     if checkpoint is not None:
-        features = read_run(checkpoint / PARAMS_YAML).features
+        features = read_run(intact(checkpoint / PARAMS_YAML)).features
         stride, window, fps = stride or features.stride, window or features.window, fps or features.fps
     if stride is None or window is None:
         raise RdfaError("extract needs --stride and --window in frames, or --checkpoint with a run that has them")

@@ -12,6 +12,7 @@ from rdfa.files import read_json
 from rdfa.identity import CHECKPOINT, HISTORY, LOG, PARAMS_YAML, RUN_JSON, Paths, data_name, paths, run_name
 from rdfa.params import flatten, read_run
 from rdfa.provenance import provenance
+from rdfa.records import intact
 from rdfa.reporting.grids import Entry, Table
 from rdfa.schema import Run
 from rdfa.stages.opened import is_planted
@@ -50,7 +51,7 @@ def import_run(store: Store, folder: Path, root: Path) -> str:
 
     Of a training that was made elsewhere, whose store is gone, or that was killed when all but MLflow was done.
     """
-    run, record = read_run(folder / PARAMS_YAML), read_json(folder / RUN_JSON)
+    run, record = read_run(intact(folder / PARAMS_YAML)), read_json(folder / RUN_JSON)
     digest, seconds = record["data_digest"], float(record.get("seconds", 0))
     found = tags(run, digest, record["made_by"])
     run_id = store.start(run_name(run), record["key"], flatten(run), found, seconds)
@@ -188,7 +189,7 @@ def _metrics(path: Path) -> dict[str, float]:
 
 
 def _history(folder: Path) -> list[dict[str, float]]:
-    with (folder / HISTORY).open(newline="") as file:
+    with intact(folder / HISTORY).open(newline="") as file:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rdfa.data.annotations import Annotations, read_annotations
-from rdfa.data.folder import ANNOTATIONS, DataFolder, open_folder
+from rdfa.data.folder import ANNOTATIONS, SCORES, DataFolder, open_folder
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.errors import RdfaError
-from rdfa.files import read_json
+from rdfa.files import read_json, sha256
 from rdfa.identity import RUN_JSON, Paths, run_name
 from rdfa.schema import Run
 
@@ -24,22 +24,35 @@ def open_data(run: Run, where: Paths) -> Data:
     """Open a fetched data set and check it against the parameters.
 
     Raises:
-        RdfaError: it is not fetched, or disagrees with the run's parameters.
+        RdfaError: it is not fetched, damaged, or disagrees with the run's parameters.
     """
     manifest = read_manifest(run, where)
     refuse_other_data(run, where, manifest)
-    opened = open_folder(run, where.data)
-    if not where.manifest.exists():  # its files may be of both
-        opened.store.close()
-        raise RdfaError(
+    changed = _changed(run, where, manifest)
+    try:
+        opened = open_folder(run, where.data)
+    except RdfaError as error:
+        raise RdfaError(f"{error}\n({changed})" if changed else str(error)) from error
+    if not where.manifest.exists():  # the files may be of both
+        changed = (
             f"{where.data}: was fetched with other parameters while it was opened; run: rdfa fetch {run_name(run)}"
         )
+    if changed:
+        opened.store.close()
+        raise RdfaError(changed)
     return Data(**vars(opened), manifest=manifest)
 
 
 def ground_truth(run: Run, where: Paths) -> Annotations:
-    """What detections are judged by: the test split as it is annotated, with the videos that lack features."""
-    return read_annotations(where.data / ANNOTATIONS, faulty="keep").subset(run.test_subset)
+    """What detections are judged by: the test split as it is annotated, with the videos that lack features.
+
+    Raises:
+        RdfaError: the annotations are damaged, or not those that were fetched.
+    """
+    annotations = read_annotations(where.data / ANNOTATIONS, faulty="keep")
+    if where.manifest.exists() and (changed := _changed(run, where, read_json(where.manifest))):
+        raise RdfaError(changed)
+    return annotations.subset(run.test_subset)
 
 
 def read_manifest(run: Run, where: Paths) -> dict[str, Any]:
@@ -52,6 +65,22 @@ def read_manifest(run: Run, where: Paths) -> dict[str, Any]:
     if not where.manifest.exists():
         raise RdfaError(f"{where.data}: the data of {run_name(run)} is not there; run: rdfa fetch {run_name(run)}")
     return dict(read_json(where.manifest))
+
+
+def _changed(run: Run, where: Paths, manifest: dict[str, Any]) -> str:
+    """What to say of annotations or scores that are not those that the manifest lists; nothing if they are.
+
+    The feature store is not read through: each of its chunks carries a checksum, which HDF5 verifies.
+    """
+    for name in (ANNOTATIONS, SCORES):
+        path, listed = where.data / name, manifest["files"].get(name)
+        if listed and path.is_file() and sha256(path) != listed["sha256"]:
+            first = "bring the file back, or, if it is right as it is, " if run.source.kind == "hub" else ""
+            return (
+                f"{path}: damaged or changed since it was fetched: its SHA-256 is not the one in "
+                f"{where.manifest.name}; {first}run: rdfa fetch {run_name(run)}"
+            )
+    return ""
 
 
 def refuse_other_data(run: Run, where: Paths, manifest: dict[str, Any]) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from rdfa.files import write_json, write_text
+from rdfa.files import write_sealed, write_text
 from rdfa.identity import CHECKPOINT, HISTORY, LOG, PARAMS_YAML, RUN_JSON, keys, run_name
 from rdfa.params import Composed, resolved_yaml
 from rdfa.provenance import provenance
+from rdfa.records import checksums
 from rdfa.stages.opened import is_planted
 from rdfa.training.checkpoint import save_weights
 
@@ -42,4 +43,4 @@ def write_run(
     write_text(folder / LOG, log)
     every = {"run": run_name(run), "key": keys(run).train, "planted_data": is_planted(run), "made_by": provenance()}
     names = {"classes": None if classes is None else list(classes)}
-    write_json(folder / RUN_JSON, every | record | names)
+    write_sealed(folder / RUN_JSON, every | record | names | {"files": checksums(folder)})

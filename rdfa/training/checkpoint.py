@@ -2,9 +2,11 @@
 
 Weights go to `checkpoint.safetensors` of a run. The state that a resumed training needs is one file of its own:
 tensors under `model.`, `average.` and `optimizer.`, and everything else as JSON in the file's metadata. Random
-numbers and data order need no state: they are functions of seed, epoch and step.
+numbers and data order need no state: they are functions of seed, epoch and step. The metadata also hold a checksum of
+everything: a flipped bit is an error, and no other detector.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rdfa.errors import RdfaError
@@ -34,8 +36,9 @@ class State:
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write named tensors with string metadata."""
+    """Write named tensors with string metadata, to which their checksum is added."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    metadata = metadata | {"sha256": _digest(contiguous, metadata)}
     with written_whole(path) as temporary:
         try:
             save_file(contiguous, temporary, metadata=metadata)
@@ -47,14 +50,40 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """Read named tensors to the CPU.
 
     Raises:
-        RdfaError: no such file, or not a whole safetensors file.
+        RdfaError: no such file, not a whole safetensors file, or one whose content is not what was written.
     """
     try:
-        return dict(load_file(path))
+        return _read(path)[0]
     except FileNotFoundError as error:
         raise RdfaError(f"{path}: no such checkpoint; train the run first") from error
-    except (OSError, SafetensorError) as error:
-        raise RdfaError(f"{path}: not a whole safetensors file ({error})") from error
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RdfaError(
+            f"{path}: not a whole safetensors file ({error}); bring the file back, or remove its folder and train again"
+        ) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata; of older versions' files without the checksum.
+
+    Raises:
+        ValueError: the checksum is another.
+    """
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    checksum = metadata.pop("sha256", None)
+    if checksum not in (None, _digest(tensors, metadata)):
+        raise ValueError("its checksum is not that of its content")
+    return tensors, metadata
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 over metadata, names, types, shapes and bytes."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def apply_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
@@ -93,9 +122,8 @@ def load_state(path: Path, state: State) -> bool:
     if not path.exists():
         return False
     try:
-        with safe_open(path, framework="pt") as file:
-            counters = json.loads(file.metadata()["counters"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        tensors, metadata = _read(path)
+        counters = json.loads(metadata["counters"])
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}, "best": {}}
         for name, value in tensors.items():
             group, rest = name.split(".", 1)

@@ -5,12 +5,16 @@ opentad/models/dense_heads/tem_head.py and opentad/models/roi_heads/proposal_hea
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rdfa.schema import ProposalLoss
+
+_PAIRS_AT_ONCE = 1 << 26
+"""Bounds the memory of a window with very many segments."""
 
 
 class ProposalTargets(NamedTuple):
@@ -57,6 +61,11 @@ def near_boundaries(boundaries: Tensor, steps: int, width: float) -> Tensor:
 
 def best_tiou(segments: Tensor, annotated: Tensor) -> Tensor:
     """The largest tIoU of each segment with an annotated one: (B, P, 2) and (B, M, 2) to (B, P), 0 to 1."""
+    parts = torch.split(annotated, max(1, _PAIRS_AT_ONCE // segments[..., 0].numel()), dim=1)
+    return reduce(torch.maximum, (_best_tiou(segments, part) for part in parts))
+
+
+def _best_tiou(segments: Tensor, annotated: Tensor) -> Tensor:
     first, second = segments[:, :, None], annotated[:, None]
     overlap = torch.minimum(first[..., 1], second[..., 1]) - torch.maximum(first[..., 0], second[..., 0])
     overlap = overlap.clamp(min=0)

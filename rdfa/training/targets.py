@@ -2,8 +2,9 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+_PAIRS_AT_ONCE = 1 << 24
+"""Bounds the memory of a window with very many segments."""
 _TIE = 1e-3
 """Segments within this length (grid steps) of the shortest one label a point together, as in ActionFormer."""
 
@@ -26,6 +27,13 @@ def assign(points: Tensor, segments: Tensor, labels: Tensor, classes: int, radiu
     """
     if len(segments) == 0:
         return points.new_zeros(len(points), classes), points.new_zeros(len(points), 2)
+    parts = torch.split(points, max(1, _PAIRS_AT_ONCE // len(segments)))
+    targets, offsets = zip(*(_assign(part, segments, labels, classes, radius) for part in parts), strict=True)
+    return torch.cat(targets), torch.cat(offsets)
+
+
+def _assign(points: Tensor, segments: Tensor, labels: Tensor, classes: int, radius: float) -> tuple[Tensor, Tensor]:
+    """The same of some of the points, each of which is compared with every segment."""
     position, low, high, stride = (column[:, None] for column in points.T)
     start, end = segments[:, 0], segments[:, 1]
     offsets = torch.stack([position - start, end - position], dim=2)
@@ -41,5 +49,7 @@ def assign(points: Tensor, segments: Tensor, labels: Tensor, classes: int, radiu
     lengths = torch.where(candidate, (end - start).expand(len(points), -1), torch.inf)
     shortest, winner = lengths.min(dim=1)
     labelled = candidate & (lengths <= shortest[:, None] + _TIE)
-    class_targets = (labelled.float() @ F.one_hot(labels, classes).float()).clamp(max=1.0)
+    class_targets = points.new_zeros(len(points), classes)
+    at, of = labelled.nonzero(as_tuple=True)
+    class_targets[at, labels[of]] = 1.0
     return class_targets, offsets[torch.arange(len(points)), winner] / stride

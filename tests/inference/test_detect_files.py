@@ -18,6 +18,7 @@ from rdfa.cli import main
 from rdfa.data.detections import read_detections
 from rdfa.data.features import FeatureWriter
 from rdfa.errors import RdfaError
+from rdfa.files import read_json, write_json
 from tests.conftest import ROOT
 from tests.inference.conftest import ACTIVITYNET, THUMOS, noise
 
@@ -215,9 +216,28 @@ def test_options_that_contradict_are_refused_in_one_line(work: Path, capsys: pyt
     assert "detect takes a RUN, or --checkpoint and what else is for files" in refused(capsys, THUMOS)
 
 
+def change_record(**changes: object) -> None:
+    """As somebody does who means it: without the seal."""
+    write_json("run/run.json", read_json("run/run.json") | changes)
+
+
+def test_parameters_and_records_that_changed_by_themselves_are_refused(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save("v.npy", noise(40))
+    for name, before, after in (("params.yaml", "fps: 30.0", "fps: 31.0"), ("run.json", "class_001", "class_0O1")):
+        whole = Path(f"run/{name}").read_text()
+        assert before in whole
+        Path(f"run/{name}").write_text(whole.replace(before, after))
+        assert f"run/{name}: damaged" in refused(capsys, "--features", "v.npy")
+        Path(f"run/{name}").write_text(whole)
+    assert detect("--features", "v.npy")
+
+
 def test_an_unknown_frame_rate_must_be_given(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     params = Path("run/params.yaml").read_text()
     Path("run/params.yaml").write_text(params.replace("fps: 30.0", "fps: null"))
+    change_record(files={})
     np.save("v.npy", noise(40))
     assert "know the fps; give it (--fps)" in refused(capsys, "--features", "v.npy")
     assert detect("--features", "v.npy", "--fps", "25")
@@ -227,13 +247,12 @@ def test_a_folder_that_is_no_trained_run_is_refused_with_what_it_lacks(
     work: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save("v.npy", noise(40))
-    record = json.loads(Path("run/run.json").read_text())
-    Path("run/run.json").write_text(json.dumps(record | {"classes": None}))
+    change_record(classes=None)
     assert "has no class names" in refused(capsys, "--features", "v.npy")
     annotations = str(trained / "data" / "thumos14-sample" / "annotations.json")
     assert detect("--features", "v.npy", "--classes", annotations)
     Path("detections.json").unlink()
-    Path("run/run.json").write_text(json.dumps(record | {"classes": ["a", "b"]}))
+    change_record(classes=["a", "b"])
     assert "2 class names, the run's parameters say 20" in refused(capsys, "--features", "v.npy")
     Path("run/run.json").unlink()
     assert "run: has no run.json" in refused(capsys, "--features", "v.npy")

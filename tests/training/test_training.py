@@ -9,26 +9,28 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rdfa.data.annotations import read_annotations, write_annotations
 from rdfa.data.features import FeatureStore, FeatureWriter
 from rdfa.errors import RdfaError
 from rdfa.evaluation.average_precision import mean_average_precision
 from rdfa.evaluation.detect import detect
-from rdfa.files import read_json, write_json
+from rdfa.files import read_json, sha256, write_json
 from rdfa.identity import paths
 from rdfa.inference.trained import load_detector
 from rdfa.params import Composed
 from rdfa.stages.detect import detect_stage
 from rdfa.stages.evaluate import evaluate_stage
 from rdfa.stages.fetch import fetch_stage
-from rdfa.stages.opened import open_data
+from rdfa.stages.opened import ground_truth, open_data
 from rdfa.stages.train import train_stage
-from rdfa.training.checkpoint import load_weights
+from rdfa.training.checkpoint import load_weights, save_weights
 from tests.conftest import BASELINES, ROOT, TINY
 
 Tiny = Callable[..., Composed]
@@ -185,7 +187,35 @@ def scramble(path: Path, subset: str) -> None:
                 length = row["segment"][1] - row["segment"][0]
                 start = generator.uniform(0, video["duration"] - length)
                 row["segment"] = [start, start + length]
+    rewrite(path, annotations)
+
+
+def rewrite(path: Path, annotations: Any) -> None:
+    """Other annotations, as if they had been fetched."""
     write_json(path, annotations)
+    (manifest,) = path.parent.glob("manifest-*.json")
+    content = read_json(manifest)
+    content["files"][path.name]["sha256"] = sha256(path)
+    write_json(manifest, content)
+
+
+def test_annotations_that_changed_since_they_were_fetched_are_refused_until_fetched_again(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    composed = tiny()
+    fetch_stage(composed.run, tmp_path, None)
+    where = paths(composed.run, tmp_path)
+    path = where.data / "annotations.json"
+    whole = path.read_text()
+    content = json.loads(whole)
+    next(iter(content["database"].values()))["duration"] += 0.01
+    write_json(path, content)
+    for call in (open_data, ground_truth):
+        with pytest.raises(RdfaError, match=r"annotations\.json: damaged or changed .*run: rdfa fetch thumos14-rdfa"):
+            call(composed.run, where)
+    fetch_stage(composed.run, tmp_path, None)
+    assert path.read_text() == whole
+    open_data(composed.run, where)
 
 
 def test_a_run_that_another_process_trains_is_waited_for_and_not_trained_again(
@@ -222,6 +252,24 @@ def test_a_damaged_state_is_refused_with_what_to_do(tiny: Tiny, tmp_path: Path) 
         train_stage(composed, tmp_path, tracked=False)
 
 
+@pytest.mark.parametrize("offset", [-1, -1000])
+def test_weights_with_one_flipped_bit_are_refused(tmp_path: Path, offset: int) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    weights = {"a": torch.arange(600, dtype=torch.float32), "b": torch.ones(3, dtype=torch.bfloat16)}
+    save_weights(path, weights, {"run": "r"})
+    assert same(load_weights(path), weights)
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RdfaError, match=r"checkpoint\.safetensors: not a whole .*its checksum is not that of"):
+        load_weights(path)
+
+
+def test_weights_of_versions_without_checksum_are_read(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(3)}, tmp_path / "old.safetensors")
+    assert same(load_weights(tmp_path / "old.safetensors"), {"a": torch.ones(3)})
+
+
 def test_a_loss_that_is_not_a_number_names_step_and_videos(tiny: Tiny, tmp_path: Path) -> None:
     composed = tiny()
     fetch_stage(composed.run, tmp_path, None)
@@ -254,7 +302,7 @@ def test_a_split_without_instances_is_refused(tiny: Tiny, tmp_path: Path) -> Non
     for video in content["database"].values():
         if video["subset"] == "Validation":
             video["annotations"] = []
-    write_json(path, content)
+    rewrite(path, content)
     with pytest.raises(RdfaError, match="no annotated instance to train on"):
         train_stage(composed, tmp_path, tracked=False)
 

@@ -63,11 +63,17 @@ def convert(
                     video = videos.get(member)
                     if video is None:
                         unused += 1
-                    elif member in stored:
-                        raise RdfaError(f"{joined.name}: two members hold the features of video {member!r}; refused")
-                    else:
+                        continue
+                    try:
+                        if member in stored:
+                            raise RdfaError(
+                                f"{joined.name}: two members hold the features of video {member!r}; refused"
+                            )
                         _add(run, hub, writer, video, content, f"{joined.name}: video {member!r}", source)
-                        stored.add(member)
+                    except RdfaError:
+                        joined.check_all()  # is it the disk, or the published archive?
+                        raise
+                    stored.add(member)
         if not stored:
             raise RdfaError(
                 f"{downloads.folder}: no member of the archive is called {hub.prefix}VIDEO{hub.suffix} "
