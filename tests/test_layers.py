@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = (
-    {"rdfa", "errors", "files", "schema", "params", "provenance", "identity"},
+    {"rdfa", "errors", "files", "schema", "params", "yaml_text", "provenance", "identity"},
     {"ops"},
     {"data", "models", "video"},
     {"training", "evaluation"},
