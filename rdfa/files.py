@@ -74,8 +74,13 @@ def read_json(
         raise RdfaError(f"{path}: no such file") from error
     except OSError as error:
         raise RdfaError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of 5000 digits
         raise RdfaError(f"{path}: not a JSON file ({error})") from error
+
+
+def not_a_formula(text: str) -> str:
+    """Text for a cell of a CSV file: what a spreadsheet would run as a formula gets an apostrophe before it."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def sha256(path: Path | str) -> str:

@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. Heavy modules are imported by the command that needs them."""
 
+import errno
 import logging
 import os
 import sys
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from rdfa.cli.arguments import parser
-from rdfa.errors import RdfaError
+from rdfa.errors import RdfaError, without_passwords
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options) or 0
     except RdfaError as error:
-        _say(f"rdfa: error: {error}")
+        _say(f"rdfa: error: {without_passwords(str(error))}")
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _say(f"rdfa: error: {str(error.filename)[:80]}...: longer than names of files can be")
         return 2
     except KeyboardInterrupt:
         _say("rdfa: interrupted; the same command goes on from here")

@@ -31,7 +31,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from sqlalchemy.exc import SQLAlchemyError
 
 import rdfa
-from rdfa.errors import RdfaError
+from rdfa.errors import RdfaError, without_passwords
 
 logger = logging.getLogger(__name__)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a retry is no news, and its failure is told once
@@ -75,7 +75,7 @@ class Store:
             yield
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise RdfaError(
-                f"the MLflow store {_without_password(self.uri)} cannot be used ({_first_line(error)}); "
+                f"the MLflow store {without_passwords(self.uri)} cannot be used ({_first_line(error)}); "
                 "check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db here"
             ) from error
 
@@ -243,10 +243,5 @@ def _public_version() -> str:
     return str(torch.__version__).split("+")[0]
 
 
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
-
-
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]
+    return without_passwords(str(error).strip().splitlines()[0])[:200]

@@ -1,6 +1,7 @@
 # Which runs there are: those of all tables, at the tables' scale or the one of `--config scale=...`.
 # Names and keys are made by rdfa.identity, so that the paths here are those that the commands write.
 import re
+import shlex
 from pathlib import Path
 
 from rdfa.data.sources.own_digest import refuse_changed
@@ -22,6 +23,7 @@ from rdfa.reporting.grids import (
     table_names,
 )
 
+SCALE = f"--scale {shlex.quote(str(config['scale']))}" if "scale" in config else ""
 GRIDS = {}  # name -> its file with title and scale, and its rows with their runs
 
 
