@@ -52,8 +52,9 @@ def _refuse_unfit(text: str) -> None:
             depth -= 1
             anchored = None if anchored == depth else anchored
         elif isinstance(event, yaml.NodeEvent):
-            if getattr(event, "tag", None) is not None:
-                raise ValueError(f"tags are not allowed: {event.tag}")
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                raise ValueError(f"tags are not allowed: {tag}")
             if isinstance(event, yaml.CollectionStartEvent):
                 anchored = depth if event.anchor is not None and anchored is None else anchored
                 depth += 1

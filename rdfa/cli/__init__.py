@@ -21,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options) or 0
     except RdfaError as error:
-        _say(f"rdfa: error: {without_passwords(str(error))}")
+        from rdfa.schema import visible
+
+        _say(f"rdfa: error: {visible(without_passwords(str(error)))}")
         return 2
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:

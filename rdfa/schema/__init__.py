@@ -21,7 +21,7 @@ from rdfa.schema.proposal_model import (
     SGAlign,
 )
 from rdfa.schema.run import Run
-from rdfa.schema.section import Line, Name, NotNegative, Positive, Section, Seed, invisible
+from rdfa.schema.section import Line, Name, NotNegative, Positive, Section, Seed, invisible, visible
 from rdfa.schema.source import OWN_PATHS, Archive, Beside, Features, Hub, Own, Sample, Source, Statistics, Windows
 from rdfa.schema.training import Average, Loss, Training
 
@@ -72,4 +72,5 @@ __all__ = [
     "ViM",
     "Windows",
     "invisible",
+    "visible",
 ]

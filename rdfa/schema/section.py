@@ -17,7 +17,12 @@ def invisible(text: str) -> str | None:
     return ascii(found.group())[1:-1] if found else None
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
+    """A text with escapes in the place of what is invisible; its ends of lines stay."""
+    return "\n".join(_INVISIBLE.sub(lambda found: ascii(found.group())[1:-1], line) for line in text.split("\n"))
+
+
+def _refuse_invisible(text: str) -> str:
     found = invisible(text)
     if found is not None:
         raise ValueError(f"must be one line of visible characters, but has {found}")
@@ -31,7 +36,7 @@ NotNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.]*$")]
 """Names become parts of paths and of shell commands: lower-case letters, digits, `_` and `.` only."""
-Line = Annotated[str, AfterValidator(_visible)]
+Line = Annotated[str, AfterValidator(_refuse_invisible)]
 """Words that stand in tables, figures and terminals."""
 Seed = Annotated[int, Field(ge=0, lt=1 << 30)]
 Address = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")]

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from rdfa.data.sources.download import Remote, download
-from rdfa.errors import RdfaError
+from rdfa.errors import RdfaError, without_passwords
 from rdfa.files import read_json, write_json
 from rdfa.schema import Hub
 
@@ -84,7 +84,7 @@ def ask(hub: Hub) -> Listing:
 
     assert hub.repository is not None, "only asked where there is one"
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    where = f"{api.endpoint}/datasets/{hub.repository}"
+    where = without_passwords(f"{api.endpoint}/datasets/{hub.repository}")
     try:
         found = api.dataset_info(
             hub.repository,
