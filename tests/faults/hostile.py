@@ -1,4 +1,4 @@
-"""Hostile input: archives, pickles, YAML, names, addresses, headers; and secrets that nothing may repeat (SECURITY.md)."""
+"""Hostile input: archives, pickles, YAML, names, addresses; and secrets that nothing may repeat (SECURITY.md)."""
 
 from tests.faults.campaign import Kind
 from tests.faults.hostile_files import archives, downloads, headers, pickles

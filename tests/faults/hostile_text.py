@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from functools import partial
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +20,6 @@ from rdfa.data.annotations import read_annotations
 from rdfa.data.detections import Detections, read_detections, write_detections
 from rdfa.data.features import FeatureWriter
 from rdfa.data.fetch import fetch
-from rdfa.errors import RdfaError
 from rdfa.evaluation.of_files import as_csv, evaluate_files
 from rdfa.params import compose, parse_override, read_run, read_yaml
 from rdfa.reporting.formats import to_csv, to_latex, to_markdown
@@ -30,7 +30,6 @@ from rdfa.stages.track import outlook_stage
 from tests.conftest import ROOT
 from tests.faults.campaign import SURVIVED, WRONG, Outcome, Scene
 from tests.faults.hostile_calls import (
-    MARKER,
     accepted_or_refused,
     and_nothing_ran,
     command,
@@ -127,9 +126,9 @@ def yaml_texts(scene: Scene) -> Iterator[Outcome]:
             path = scene.folder / "x.yaml"
             path.write_text(f"features:\n  encoder: {tag}\n" if not tag.startswith("?") else tag)
             if place == "file":
-                outcome = refused(what, lambda: read_yaml(path), path)
+                outcome = refused(what, partial(read_yaml, path), path)
             elif place == "run":
-                outcome = refused(what, lambda: read_run(path), path)
+                outcome = refused(what, partial(read_run, path), path)
             elif place == "override":
                 outcome = refused(what, lambda: parse_override(f"features.encoder={tag}"), "features.encoder")  # noqa: B023
             elif place == "command":
@@ -160,7 +159,8 @@ def environment(scene: Scene) -> Iterator[Outcome]:
         for _ in range(scene.count(30, 600)):
             value = scene.random.choice(ESCAPES)
             spelt = scene.random.choice(
-                (value, f"'{value}'", json.dumps(value), json.dumps(value).replace("$", "\\x24"), f"[1, '{value}']", f"{{'{value}': 1}}",
+                (value, f"'{value}'", json.dumps(value), json.dumps(value).replace("$", "\\x24"), f"[1, '{value}']",
+                 f"{{'{value}': 1}}",
                  json.dumps(value).replace("{", "\\u007b"), f"{{a: [{{b: '{value}'}}]}}")
             )  # fmt: skip
             key = scene.random.choice(("features.encoder", "train_subset", "source.hub.archives", "training.epochs"))
@@ -169,7 +169,7 @@ def environment(scene: Scene) -> Iterator[Outcome]:
             else:
                 path = scene.folder / "x.yaml"
                 path.write_text(f"{key}: {spelt}\n")
-                outcome = refused(f"{spelt} in a file", lambda: read_run(path), path)
+                outcome = refused(f"{spelt} in a file", partial(read_run, path), path)
             yield outcome
         for variable in ("SECRET", "HOME", "PATH", "RDFA_TEST"):
             setting = f"source.archive.variable={variable}"
@@ -315,7 +315,8 @@ def addresses(scene: Scene) -> Iterator[Outcome]:
     secret = scene.folder / "secret.txt"
     secret.write_text(SECRET)
     bad = (
-        secret.as_uri(), "file:///etc/passwd", "FILE:///etc/passwd", "ftp://localhost/x", "data:text/plain,x", "/etc/passwd",
+        secret.as_uri(), "file:///etc/passwd", "FILE:///etc/passwd", "ftp://localhost/x", "data:text/plain,x",
+        "/etc/passwd",
         f"http://user:{SECRET}@localhost/x", "http://localhost/ x", "local_file:///etc/passwd", "", "gopher://x", "http:///x",
     )  # fmt: skip
     with inside(scene.folder):
@@ -330,7 +331,7 @@ def addresses(scene: Scene) -> Iterator[Outcome]:
                 setting = f"source.archive.url=http://127.0.0.1:{port}/x"
                 run = compose(dataset="hapt", model="rdfa", variant="paper", scale="full", overrides=(setting,)).run
                 outcome = refused(
-                    f"redirected to {server.target}", lambda: fetch(run, Path("data/hapt"), "k"), "127.0.0.1"
+                    f"redirected to {server.target}", partial(fetch, run, Path("data/hapt"), "k"), "127.0.0.1"
                 )
                 left = [path for path in (scene.folder / "data").rglob("*") if path.is_file()]
                 yield Outcome(WRONG, f"{server.target}: left {left}") if left else outcome
@@ -364,6 +365,3 @@ class _Redirecting:
 
 def _redirecting() -> _Redirecting:
     return _Redirecting()
-
-
-__all__ = ["MARKER", "RdfaError", "addresses", "environment", "names", "pages", "yaml_texts"]

@@ -220,7 +220,7 @@ def _exactly(opened: IO[bytes], size: int) -> bytes:
 def _opened(archive: Archive) -> Any:
     """The server's answer. What fails here and in `_blocks` is the network's fault, unlike a failing write."""
     try:
-        return urllib.request.urlopen(archive.url, timeout=PATIENCE)
+        return urllib.request.urlopen(archive.url, timeout=PATIENCE)  # noqa: S310 (schema.Address)
     except (OSError, HTTPException, ValueError) as error:
         raise _unreachable(archive, getattr(error, "reason", None) or error) from error
 
