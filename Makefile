@@ -32,7 +32,6 @@ check: $(VENV)/.installed  ## formatting, lint and types
 	snakemake --lint
 
 audit: $(VENV)/.installed  ## known vulnerabilities of what is pinned, where pip-audit and its service are at hand
-	python -m pytest --quiet tests/test_lock.py
 	python -m pip check
 	python -m tests.audit
 
