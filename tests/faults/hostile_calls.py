@@ -33,15 +33,17 @@ def inside(folder: Path, **variables: str) -> Iterator[Path]:
     """A working directory with the project's parameters, and variables of the environment."""
     if not (folder / "params").exists():
         (folder / "params").symlink_to(ROOT / "params")
-    before, place = dict(os.environ), Path.cwd()
+    before, place = {name: os.environ.get(name) for name in variables}, Path.cwd()
     os.environ.update(variables)
     os.chdir(folder)
     try:
         yield folder
     finally:
         os.chdir(place)
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():  # these alone: modules that were imported inside have set others
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def command(*arguments: str) -> tuple[int, str]:

@@ -10,6 +10,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ NAMES = (
     "./../{}",
     "RawData/acc/../../../{}",
 )
+SAID = {"leads out": ["leads out of the archive"], "twice": ["two members"], "part": ["cannot be a part"]}
 LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
 WRAPPED = {"w:gz": gzip.compress, "w:xz": lzma.compress}
 
@@ -68,7 +70,7 @@ def archives(scene: Scene) -> Iterator[Outcome]:
         kind = scene.random.choice(("leads out", "link", "twice", "declared"))
         path = scene.folder / f"archive{number}"
         path.write_bytes(_archive(scene, mode, kind))
-        yield outcome(f"{mode}, {kind}", path)
+        yield outcome(f"{mode}, {kind}", path, *SAID.get(kind, ()))
         path.unlink()
     for mode in ("w:gz", "w:xz"):
         for header in (False, True):
@@ -159,7 +161,7 @@ def downloads(scene: Scene) -> Iterator[Outcome]:
             revision = {"revision": None, "archives": tuple(f"{each}*" for each in published.run.source.hub.archives)}
             run = _with_hub(published.run, revision)
             published.place(place)
-            outcome = refused(f"{kind} of the Hub", lambda run=run: fetch(run, place, "k"))  # type: ignore[misc]
+            outcome = refused(f"{kind} of the Hub", partial(fetch, run, place, "k"), *SAID.get(kind, ()))
             yield and_nothing_ran(outcome, kind, scene.folder)
             shutil.rmtree(scene.folder / "data")
 
