@@ -14,7 +14,7 @@ KINDS = (
     Kind("interpolations that reach the environment", environment),
     Kind("names of videos, classes and files", names),
     Kind("injection into tables and pages", pages),
-    Kind("addresses of downloads", addresses),
+    Kind("addresses of downloads", addresses, limit=300),
     Kind("secrets in the environment of a run", secrets, limit=300),
     Kind("shell commands in names, by Snakemake", injected, limit=300),
 )

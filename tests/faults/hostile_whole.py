@@ -59,7 +59,7 @@ def injected(scene: Scene) -> Iterator[Outcome]:
         path.unlink()
     (tables / "table1.yaml").write_text(small_table())
     for scale in ("sample;touch M", "$(touch M)", "-x"):
-        done = clone.run("snakemake", "--cores", "1", "--config", f"scale={scale}", "results/table1.csv", check=False)
+        done = clone.run("snakemake", "--cores", "1", "results/table1.csv", "--config", f"scale={scale}", check=False)
         yield _not_run(clone.root, f"the scale {scale!r}", done.returncode, done.stdout + done.stderr, "scale")
     for setting in ("features.encoder: x; touch M", "features.encoder: \"a' $(touch M) 'b\""):
         key, _, value = setting.partition(": ")
