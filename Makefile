@@ -6,7 +6,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: table1 tables report site test check faults faults-full bench clean-environment
+.PHONY: table1 tables report site test check audit faults faults-full bench clean-environment
 
 table1: $(VENV)/.installed  ## environment, then the paper's main table at the sample scale
 	snakemake --cores all results/table1.csv
@@ -30,6 +30,10 @@ check: $(VENV)/.installed  ## formatting, lint and types
 	mypy
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
+
+audit: $(VENV)/.installed  ## known vulnerabilities of what is pinned, where pip-audit and its service are at hand
+	python -m pip check
+	python -m tests.audit
 
 faults: $(VENV)/.installed  ## break it on purpose: the campaign's short form, in minutes
 	python -m tests.faults

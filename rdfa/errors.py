@@ -1,4 +1,8 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and what no message may say."""
+
+import re
+
+_PASSWORD = re.compile(r"(\b[a-zA-Z][\w+.-]*://)[^\s/]*@")
 
 
 class RdfaError(Exception):
@@ -8,3 +12,8 @@ class RdfaError(Exception):
     line prints it without a traceback and exits with status 2; everything else is a defect of
     rdfa and keeps its traceback.
     """
+
+
+def without_passwords(text: str) -> str:
+    """A message or address without the `user:password@` of the addresses in it."""
+    return _PASSWORD.sub(r"\1", text)

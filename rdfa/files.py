@@ -119,7 +119,7 @@ def read_json(
         raise RdfaError(f"{path}: no such file") from error
     except OSError as error:
         raise RdfaError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:  # of a number with thousands of digits too
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of 5000 digits
         raise RdfaError(f"{path}: not a JSON file ({error})") from error
     if isinstance(content, dict):
         content.pop("sealed", None)
@@ -133,6 +133,11 @@ def _refuse_broken_seal(path: Path, data: bytes) -> None:
             f'{path}: damaged: what it holds is not what its seal ("sealed", at its end) was made of; bring the file '
             'back, or remove it to have it made again (after a change of your own remove the entry "sealed")'
         )
+
+
+def not_a_formula(text: str) -> str:
+    """Text for a cell of a CSV file: what a spreadsheet would run as a formula gets an apostrophe before it."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def sha256(path: Path | str) -> str:

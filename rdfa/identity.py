@@ -28,7 +28,9 @@ _NOT_CODE = ("rdfa.params", "rdfa.schema", "rdfa.errors")
 _OF_PROPOSALS = ("rdfa.models.proposals", "rdfa.training.proposal_", "rdfa.evaluation.proposal_")
 """What only detectors on a map of proposals use; imported where their family is told apart."""
 _SOURCES = {".cpp", ".h", ".cu"}
-_RUN_NAME = re.compile(r"(?P<dataset>[^-]+)-(?P<model_name>[^-]+)-(?P<variant>[^-]+)-(?P<scale>[^-]+)-s(?P<seed>\d+)")
+_RUN_NAME = re.compile(
+    r"(?P<dataset>[^-]+)-(?P<model_name>[^-]+)-(?P<variant>[^-]+)-(?P<scale>[^-]+)-s(?P<seed>[0-9]{1,9})"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ those of the models that extend it.
 
 import copy
 import difflib
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from rdfa.errors import RdfaError
 from rdfa.schema import Run
+from rdfa.yaml_text import parse
 
 PARAMS = Path("params")
 """Folder of the parameter files, relative to the working directory: the root of a checkout."""
@@ -49,32 +47,29 @@ class Composed:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a parameter file by OmegaConf's rules (`1e-4` is a number), without interpolation.
+    """Read a parameter file by OmegaConf's rules (`1e-4` is a number), without interpolations and tags.
 
     Raises:
-        RdfaError: no such file, not YAML, not a mapping, or an interpolation `${...}`, which could
+        RdfaError: no such file, not YAML, not a mapping, a tag, or an interpolation `${...}`, which could
             reach the environment and would hide where a value comes from.
     """
     try:
         value = copy.deepcopy(_parsed(path, path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise RdfaError(f"{path}: no such file{_choices(path)}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise RdfaError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RdfaError(f"{path}: not a readable YAML file ({error})") from error
+    except ValueError as error:
+        raise RdfaError(f"{path}: {error}") from error
     if not isinstance(value, dict):
         raise RdfaError(f"{path}: must be a mapping of parameters, not a {type(value).__name__}")
-    for key, leaf in leaves(value):
-        if isinstance(leaf, str) and "${" in leaf:
-            raise RdfaError(f"{path}: {key}: interpolations are not allowed in parameter files ({leaf!r})")
     return dict(value)
 
 
 @cache
 def _parsed(path: Path, text: str) -> Any:
     """A file's content, parsed once per process: the runs of a table share their files."""
-    file = io.StringIO(text)
-    file.name = str(path)  # for the parser's messages
-    return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    return parse(text, str(path))
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,13 +297,13 @@ def parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise RdfaError(f"command line: {text!r} is not of the form section.key=value")
-    if "${" in value:
-        raise RdfaError(f"command line: {key}: interpolations are not allowed ({value!r})")
     try:
-        parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}"))
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise RdfaError(f"command line: {key}: not a YAML value ({value!r})") from error
-    nested: Any = parsed["value"]  # type: ignore[index, call-overload]
+        parsed = parse(f"value: {value}")
+    except ValueError as error:
+        raise RdfaError(f"command line: {key}: {_short(value)}: {error}") from error
+    if list(parsed) != ["value"]:
+        raise RdfaError(f"command line: {key}: more than one value ({_short(value)})")
+    nested: Any = parsed["value"]
     for part in reversed(key.strip().split(".")):
         nested = {part: nested}
     return dict(nested)
@@ -318,6 +313,12 @@ def _check_name(kind: str, name: str, folder: Path) -> None:
     path = folder / kind / f"{name}.yaml"
     if Path(name).name != name or not path.is_file():
         raise RdfaError(f"{folder / kind}: no {kind.removesuffix('s')} {name!r}{_choices(path)}")
+
+
+def _short(said: object) -> str:
+    """For a message of one line."""
+    text = repr(said) if isinstance(said, str) else str(said)
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def _choices(path: Path) -> str:

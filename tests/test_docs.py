@@ -19,7 +19,9 @@ from rdfa.reporting.grids import elsewhere, table_names
 from rdfa.schema import Run
 from tests.conftest import ROOT
 
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted(
+    [*(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "SECURITY")), *(ROOT / "docs").rglob("*.md")]
+)
 OF_A_READER = {"mine", "NAME", "TABLE", "FOLDER"}
 """What stands for a name of the reader's own."""
 SECTIONS = "|".join(name for name, field in Run.model_fields.items() if field.annotation not in (str, int))

@@ -20,6 +20,7 @@ LAYERS = (
         "locks",
         "records",
         "snakemake_lock",
+        "yaml_text",
     },
     {"ops"},
     {"data", "models", "video"},

@@ -107,11 +107,11 @@ def folder(tmp_path: Path) -> Path:
             "scales/full.yaml: training.epochs: Input should be a valid integer (got 'soon')",
         ),
         ("defaults.yaml", "\nx: ${oc.env:HOME}\n", "defaults.yaml: x: interpolations are not allowed"),
-        ("defaults.yaml", "\n\tx: [\n", "defaults.yaml: not a readable YAML file"),
+        ("defaults.yaml", "\n\tx: [\n", "defaults.yaml: not readable YAML"),
         (
             "models/rdfa.yaml",
             "\n!!python/object/apply:os.system ['true']: 1\n",
-            "models/rdfa.yaml: not a readable YAML file",
+            "models/rdfa.yaml: not readable YAML",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from rdfa.cli.arguments import parser
-from rdfa.errors import RdfaError
+from rdfa.errors import RdfaError, without_passwords
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _stopped_by_schedulers_too():
             return options.command(options) or 0
     except RdfaError as error:
-        _say(f"rdfa: error: {error}")
+        from rdfa.schema import visible
+
+        _say(f"rdfa: error: {visible(without_passwords(str(error)))}")
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _say(f"rdfa: error: {str(error.filename)[:80]}...: longer than names of files can be")
         return 2
     except KeyboardInterrupt:
         _say("rdfa: interrupted; the same command goes on from here")

@@ -1,10 +1,11 @@
 """Reading the two JSON layouts of the ActivityNet toolkit: what annotations and detections share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from rdfa.errors import RdfaError
+from rdfa.schema import invisible
 
 
 def without_duplicate_keys(path: Path | str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
@@ -31,3 +32,15 @@ def member(path: Path | str, value: Any, key: str, layout: str) -> dict[str, Any
         raise RdfaError(f"{path}: needs an object {key!r} at the top level: {layout}")
     found: dict[str, Any] = value[key]
     return found
+
+
+def refuse_invisible(path: Path | str, names: Iterable[str]) -> None:
+    """Refuse names of videos, subsets or classes that do not fit into one line of a table or a terminal.
+
+    Raises:
+        RdfaError: one has a control character or the like; which.
+    """
+    for name in names:
+        found = invisible(name)
+        if found is not None:
+            raise RdfaError(f"{path}: the name {ascii(name)[:120]} has {found}; names must be one line of visible text")

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rdfa.data.activitynet_json import member, without_duplicate_keys
+from rdfa.data.activitynet_json import member, refuse_invisible, without_duplicate_keys
 from rdfa.errors import RdfaError
 from rdfa.files import read_json, write_text
 
@@ -119,7 +119,8 @@ def read_annotations(path: Path | str, *, faulty: Faulty = "refuse") -> Annotati
 
     Raises:
         RdfaError: the file is absent, not JSON or of another layout; a number is NaN, infinite or not a
-            number; a video occurs twice; a label is not in the file's own `classes`; a faulty segment.
+            number; a name has control characters; a video occurs twice; a label is not in the file's own
+            `classes`; a faulty segment.
     """
     content = read_json(path, object_pairs_hook=without_duplicate_keys(path))
     database = member(path, content, "database", LAYOUT)
@@ -134,6 +135,7 @@ def read_annotations(path: Path | str, *, faulty: Faulty = "refuse") -> Annotati
 
     segments, kept, faults = _check_segments(path, segments, durations, place, faulty)
     classes = _classes(path, content.get("classes"), labels)
+    refuse_invisible(path, {*classes, *(head.subset for head in heads), *database})
     return Annotations(_videos(heads, segments, labels, kept, counts), classes, faults)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rdfa.data.activitynet_json import refuse_invisible
 from rdfa.errors import RdfaError
 
 COLUMNS = ("video", "subset", "start", "end", "label")
@@ -45,6 +46,7 @@ def read_csv(path: Path) -> list[Draft]:
         for name in ("video", "subset"):
             if not row[name]:
                 raise RdfaError(f"{place}: the column {name!r} is empty")
+        refuse_invisible(place, [row["video"], row["subset"], row["label"]])
         duration, fps = (_positive(place, name, row.get(name, "")) for name in OPTIONAL)
         video = videos.setdefault(row["video"], Draft(row["video"], row["subset"], duration, fps))
         for name, before, now in (("duration", video.duration, duration), ("fps", video.fps, fps)):

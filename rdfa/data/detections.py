@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rdfa.data.activitynet_json import member, without_duplicate_keys
+from rdfa.data.activitynet_json import member, refuse_invisible, without_duplicate_keys
 from rdfa.errors import RdfaError
 from rdfa.files import SEAL, read_json, written_whole
 
@@ -73,6 +73,7 @@ def read_detections(path: Path | str) -> Detections:
     for label in parser.labels:
         if not isinstance(label, str):
             raise RdfaError(f"{path}: the label {label!r} is not a name")
+    refuse_invisible(path, [*parser.labels, *results])
     columns = np.frombuffer(parser.numbers, dtype=np.float64).reshape(-1, 3)
     detections = Detections(
         videos=tuple(results),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rdfa.data.activitynet_json import refuse_invisible
 from rdfa.data.hdf5_arrays import DAMAGE, arrays_by_video, damaged, said
 from rdfa.data.hdf5_arrays import ENDINGS as HDF5
 from rdfa.data.tensors import SUFFIXES, read_tensor, refuse_damaged
@@ -86,6 +87,7 @@ def open_features(path: Path, dimension: int) -> list[VideoFeatures]:
     found: dict[str, VideoFeatures] = {}
     for file in files:
         for video in _in_file(file, dimension):
+            refuse_invisible(file, [video.video])
             if video.video in found:
                 raise RdfaError(f"{video.place}: video {video.video!r} is in {found[video.video].place} too")
             found[video.video] = video

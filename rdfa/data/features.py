@@ -104,8 +104,11 @@ class FeatureWriter:
         assert self._file is not None and self._bytes is not None, "use FeatureWriter in a with statement"
         _refuse_unfit(self.path, video, features)
         for name in (video, split):
-            if not name or "/" in name or name == ".":
-                raise RdfaError(f"{self.path}: {name!r} cannot be a name in the feature store (empty, '.' or with '/')")
+            if not name or "/" in name or name == "." or schema.invisible(name):
+                raise RdfaError(
+                    f"{self.path}: {name!a} cannot be a name in the feature store (empty, '.', with '/' or with "
+                    "control characters)"
+                )
         if video in self._videos:
             raise RdfaError(f"{self.path}: video {video!r} is given twice")
         self._videos.add(video)
@@ -256,9 +259,12 @@ class FeatureStore:
     def _array(self, video: str) -> h5py.Dataset:
         split = self.split(video)
         assert self._file is not None
-        array = self._file[split][video]
+        group = self._file[split]
+        array = group[video] if isinstance(group.get(video, getlink=True), h5py.HardLink) else None
         if not isinstance(array, h5py.Dataset) or array.ndim != 2:
-            raise ValueError("not an array (T, C)")
+            raise ValueError("not an array (T, C) of this file")
+        if array.external or array.is_virtual:
+            raise ValueError("its values lie in another file")
         return array
 
     def _open(self) -> None:
@@ -268,7 +274,10 @@ class FeatureStore:
             raise RdfaError(f"{self.path}: no such feature store")
         try:
             self._file = h5py.File(self.path, "r", locking="best-effort")
-            self._splits = {video: split for split, group in self._file.items() for video in group}
+            links = {split: self._file.get(split, getlink=True) for split in self._file}
+            if not all(isinstance(link, h5py.HardLink) for link in links.values()):
+                raise ValueError("has a link to another place or file")
+            self._splits = {video: split for split in links for video in self._file[split]}
         except _DAMAGE as error:
             raise self._damaged(error) from error
         self._process = os.getpid()

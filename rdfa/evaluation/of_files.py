@@ -12,6 +12,7 @@ from rdfa.data.detections import Detections, read_detections
 from rdfa.data.thumos_kit import read_kit_annotations, read_kit_detections
 from rdfa.errors import RdfaError
 from rdfa.evaluation.average_precision import MeanAveragePrecision, Protocol, mean_average_precision
+from rdfa.files import not_a_formula
 
 _NAMED = 3
 
@@ -100,7 +101,7 @@ def as_csv(result: MeanAveragePrecision) -> str:
     writer.writerow(["class", *(f"{tiou:g}" for tiou in result.tious), "average"])
     for index, name in enumerate(result.classes):
         values = result.per_class[:, index]
-        writer.writerow([name, *(f"{value:.10g}" for value in values), f"{np.mean(values):.10g}"])
+        writer.writerow([not_a_formula(name), *(f"{value:.10g}" for value in values), f"{np.mean(values):.10g}"])
     writer.writerow(["mean", *(f"{value:.10g}" for value in result.mean), f"{result.average:.10g}"])
     return text.getvalue()
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from rdfa.data.activitynet_json import refuse_invisible
 from rdfa.data.detections import UNNAMED
 from rdfa.data.feature_files import Timing, VideoFeatures, in_memory
 from rdfa.data.spans import OVERLAP
@@ -178,4 +179,5 @@ def _classes(path: Path) -> tuple[str, ...]:
         raise RdfaError(
             f"{path}: has no class names; give the annotations that the run was trained on (--classes FILE)"
         )
+    refuse_invisible(path, names)
     return tuple(names)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from rdfa.evaluation.precision_recall import PrecisionRecall
@@ -13,6 +14,13 @@ from rdfa.reporting.grid_results import RowResult
 _MOST_LINES = len(LINES)
 _LOG_FROM = 20
 """Losses that fall to less than one of so many are drawn on a logarithmic axis."""
+
+
+class _PlainLog(LogFormatter):
+    """Numbers of a logarithmic axis as they are, not as a formula."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def training_figure(rows: Sequence[RowResult]) -> Drawing | None:
@@ -31,6 +39,9 @@ def training_figure(rows: Sequence[RowResult]) -> Drawing | None:
     top, bottom = max(float(m.max()) for _, (_, m, *_) in drawn), min(float(m.min()) for _, (_, m, *_) in drawn)
     if bottom > 0 and top / bottom > _LOG_FROM:
         places[0].set_yscale("log")
+        for axes in places:
+            axes.yaxis.set_major_formatter(_PlainLog())
+            axes.yaxis.set_minor_formatter(_PlainLog())
     last = "; ".join(f"{row.label} {mean[-1]:.3g}" for row, (_, mean, *_) in drawn)
     return Drawing(
         name="training",

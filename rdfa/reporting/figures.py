@@ -33,6 +33,7 @@ STYLE = {
     "axes.axisbelow": True,
     "hatch.linewidth": 0.6,
     "svg.hashsalt": "rdfa",
+    "text.parse_math": False,  # names of classes and rows are no formulas
     "svg.fonttype": "none",  # text stays text: searchable, and read out
     "savefig.dpi": 150,
 }
@@ -109,9 +110,9 @@ def sensitivity_figure(runs: Runs, title: str) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(3.6, 1))
     bars = _draw_bins(left, runs, lambda each: 100 * each.scores)
     labels = _draw_overall(left, {name: 100 * run.average for name, run in runs.items()})
-    left.set_ylabel("average mAP$_N$ (%)")
+    left.set_ylabel("average mAP_N (%)")
     left.set_title(
-        "normalised average mAP (mAP$_N$) on the instances of each bin; lines: on all instances", loc="left", pad=22
+        "normalised average mAP (mAP_N) on the instances of each bin; lines: on all instances", loc="left", pad=22
     )
     _draw_variation(right, runs)
     figure.legend(bars, labels, loc="outside lower center", ncols=min(len(runs), 4), frameon=False)
@@ -174,7 +175,7 @@ def _draw_impact(axes: Axes, run: Diagnosis, highest: float) -> None:
     axes.set_ylim(0, max(1.2 * highest, 1.0))
     axes.set_ylabel("gain (percentage points)")
     axes.set_title(
-        f"gain in normalised average mAP (mAP$_N$)\nwithout the errors of a kind; "
+        f"gain in normalised average mAP (mAP_N)\nwithout the errors of a kind; "
         f"now {100 * run.false_positives.average:.1f} %",
         loc="left",
     )

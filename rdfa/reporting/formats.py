@@ -9,6 +9,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rdfa.files import not_a_formula
+
 SAMPLE_NOTE = (
     "Scale `sample`: planted features, small models, few epochs. These numbers show that the pipeline works. They are "
     "not comparable with any published number; those are in `params/published.yaml`."
@@ -37,7 +39,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
@@ -136,6 +138,10 @@ def _notes(rows: Sequence[Row], confidence: float) -> list[str]:
     if any(row["best of test"] is not None for row in rows):
         notes.append(BEST_OF_TEST_NOTE)
     return notes
+
+
+def _csv_cell(value: Any) -> str:
+    return not_a_formula(value) if isinstance(value, str) else _cell(value)
 
 
 def _cell(value: Any) -> str:

@@ -7,6 +7,7 @@ what the file says for it under `datasets:`. A run is trained once, whatever tab
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ from rdfa.files import read_json
 from rdfa.identity import paths
 from rdfa.locks import untouched
 from rdfa.params import PARAMS, Composed, compose, leaves, merged, read_yaml
-from rdfa.schema import Name, NotNegative, Section
+from rdfa.schema import Line, Name, Section, Seed
 
 Column = Literal["published", "recall", "mAP_N"]
+_TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 UNLABELLED = "labels ignored: every instance and every detection is an action"
 
 
@@ -32,11 +34,11 @@ class Row(Section):
     """null: the table's."""
     model: Name
     variant: Name
-    label: str | None = None
+    label: Line | None = None
     """Shown instead of the variant, for rows that change parameters."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters that this row changes, nested as in any other file."""
-    against: str | None = None
+    against: Line | None = None
     """The row, by what is shown for it, that this one is compared with, seed by seed."""
     scales: tuple[Name, ...] | None = None
     """Scales at which the table has this row; null: at every one."""
@@ -51,7 +53,7 @@ class Elsewhere(Section):
     """What a table's file says for its grid on another data set; null: as on its own."""
 
     scale: Name | None = None
-    seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)] | None = None
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     """Come after those of the table, before those of the rows."""
 
@@ -59,12 +61,12 @@ class Elsewhere(Section):
 class Table(Section):
     """A table's file."""
 
-    title: str
+    title: Line
     dataset: Name | None = None
     """Of the rows that name none."""
     scale: Name
     """Default scale; `snakemake --config scale=...` overrides it."""
-    seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters that the table changes in every row; a row's own come after them."""
     datasets: dict[Name, Elsewhere] = Field(default_factory=dict)
@@ -121,8 +123,16 @@ class Entry:
 
 
 def table_names(folder: Path = PARAMS) -> list[str]:
-    """The tables that have a file."""
-    return sorted(path.stem for path in (folder / "tables").glob("*.yaml"))
+    """The tables that have a file.
+
+    Raises:
+        RdfaError: a file's name cannot be a table's: it becomes a part of paths and of shell commands.
+    """
+    paths = sorted((folder / "tables").glob("*.yaml"))
+    for path in paths:
+        if not _TABLE_NAME.fullmatch(path.stem):
+            raise RdfaError(f"{str(path)!r}: rename it: a table's name has only letters, digits, '_', '.' and '-'")
+    return [path.stem for path in paths]
 
 
 def elsewhere(folder: Path = PARAMS) -> dict[str, tuple[str, str]]:
@@ -184,6 +194,8 @@ def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tu
 def _file_of(name: str, folder: Path) -> tuple[Path, str | None]:
     """The file of a table and, for a grid on another data set, that; asks no file but the one that it finds."""
     own = folder / "tables" / f"{name}.yaml"
+    if not _TABLE_NAME.fullmatch(name):
+        raise RdfaError(f"{name!r} cannot be a table's name; there is: {', '.join(table_names(folder))}")
     for file in [] if own.exists() else table_names(folder):
         dataset = name.removesuffix(f"_{file}")
         if dataset != name and (folder / "datasets" / f"{dataset}.yaml").exists():

@@ -3,6 +3,7 @@
 import numpy as np
 
 from rdfa.data.inspection import Floats, Inspection
+from rdfa.schema import visible
 
 BINS, WIDTH = 10, 40
 """Bars of a histogram, and characters of the longest."""
@@ -38,7 +39,7 @@ def as_text(found: Inspection) -> str:
     lines += [f"{'ERROR' if finding.error else 'warning'}: {finding}" for finding in found.findings]
     warnings = len(found.findings) - found.errors
     lines.append(f"{found.errors} errors, {warnings} warnings")
-    return "\n".join(lines) + "\n"
+    return visible("\n".join(lines)) + "\n"
 
 
 def histogram(values: Floats) -> list[str]:

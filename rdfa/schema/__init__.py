@@ -21,7 +21,7 @@ from rdfa.schema.proposal_model import (
     SGAlign,
 )
 from rdfa.schema.run import Run
-from rdfa.schema.section import Name, NotNegative, Positive, Section
+from rdfa.schema.section import Line, Name, NotNegative, Positive, Section, Seed, invisible, visible
 from rdfa.schema.source import OWN_PATHS, Archive, Beside, Features, Hub, Own, Sample, Source, Statistics, Windows
 from rdfa.schema.training import Average, Loss, Training
 
@@ -47,6 +47,7 @@ __all__ = [
     "Heads",
     "Hub",
     "Instances",
+    "Line",
     "Loss",
     "Model",
     "Name",
@@ -63,10 +64,13 @@ __all__ = [
     "Sampling",
     "Scan",
     "Section",
+    "Seed",
     "Source",
     "Statistics",
     "Stem",
     "Training",
     "ViM",
     "Windows",
+    "invisible",
+    "visible",
 ]

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from rdfa.schema.inference import Detection, Evaluation, Runtime
 from rdfa.schema.model import Model
 from rdfa.schema.proposal_model import ProposalModel
-from rdfa.schema.section import Name, NotNegative, Positive, Section
+from rdfa.schema.section import Line, Name, Positive, Section, Seed
 from rdfa.schema.source import Features, Source, Windows
 from rdfa.schema.training import Training
 
@@ -19,9 +19,9 @@ class Run(Section):
     model_name: Name
     variant: Name
     scale: Name
-    seed: NotNegative
-    train_subset: str
-    test_subset: str
+    seed: Seed
+    train_subset: Line
+    test_subset: Line
     num_classes: Positive
     """Classes of the data set."""
     source: Source

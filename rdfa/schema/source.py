@@ -5,8 +5,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from rdfa.schema.section import (
+    Address,
     Commit,
     Fraction,
+    Line,
     NotNegative,
     NotNegativeFloat,
     Positive,
@@ -125,9 +127,9 @@ class Sample(Section):
 class Archive(Section):
     """A file to be unpacked, known by its checksum."""
 
-    url: str
+    url: Address
     """Where people who have the internet get it."""
-    variable: str
+    variable: Annotated[str, Field(pattern="^RDFA_[A-Z0-9_]+$")]
     """Environment variable that may hold the path of a local copy."""
     sha256: tuple[str, ...]
     """Accepted SHA-256 checksums: of the archive itself, or of its content (rdfa.data.sources.archive.content_digest),
@@ -143,7 +145,7 @@ class Beside(Section):
     """What it is, by the name that others know it by."""
     where: str
     """Where people get it."""
-    url: str | None
+    url: Address | None
     """Address that it is downloaded from; null where none is known that lasts: then it is asked for."""
     sha256: Sha256 | None
     """Its SHA-256, checked wherever it came from; null where it is not known."""
@@ -232,7 +234,7 @@ class Source(Section):
 class Features(Section):
     """What the feature store must hold; a store that disagrees is refused."""
 
-    encoder: str
+    encoder: Line
     dimension: Positive
     """Channels of a feature vector."""
     stride: Positive

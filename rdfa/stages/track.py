@@ -109,7 +109,7 @@ def _parsed(path: Path, text: str | None) -> Any:
         if all("path" in out for out in record["outs"]):
             return record
         raise RdfaError(f"{path}: an entry of `outs` has no path; restore the file with `git checkout {RECORD}`")
-    except (YAMLError, KeyError, TypeError) as error:
+    except (YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise RdfaError(f"{path}: not a file of DVC's; restore it with `git checkout {RECORD}`") from error
 
 

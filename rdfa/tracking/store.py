@@ -33,7 +33,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 import rdfa
-from rdfa.errors import RdfaError
+from rdfa.errors import RdfaError, without_passwords
 from rdfa.interruptions import uninterrupted
 from rdfa.locks import lock_file
 from rdfa.tracking.moved import FOLDER, follow
@@ -89,7 +89,7 @@ class Store:
             yield
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
             raise RdfaError(
-                f"the MLflow store {_without_password(self.uri)} cannot be used ({_first_line(error)}); "
+                f"the MLflow store {without_passwords(self.uri)} cannot be used ({_first_line(error)}); "
                 "check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db here"
             ) from error
 
@@ -296,10 +296,5 @@ def _public_version() -> str:
     return str(torch.__version__).split("+")[0]
 
 
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
-
-
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]
+    return without_passwords(str(error).strip().splitlines()[0])[:200]

@@ -135,7 +135,7 @@ def load_state(path: Path, state: State) -> bool:
         state.average.updates = counters.pop("average_updates")
         state.best = groups["best"]
         state.counters = counters
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise RdfaError(f"{path}: cannot be resumed from ({error}); delete it to train from the beginning") from error
     return True
 

@@ -98,7 +98,7 @@ def test_an_absent_file_is_told(tmp_path: Path) -> None:
         read_detections(tmp_path / "none.json")
 
 
-NAMES = st.text(min_size=1, max_size=5)
+NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp", "Cf")), min_size=1, max_size=5)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 

@@ -31,11 +31,11 @@ rule figures:
         runtime=60,
     params:
         key=lambda wildcards: figures_key(*GRIDS[wildcards.table]),
-        scale=f"--scale {config['scale']}" if "scale" in config else "",
+        scale=SCALE,
     message:
         "figures {wildcards.table}"
     shell:
-        "rdfa figures {wildcards.table} {params.scale} 2>&1 | tee -i {log}"
+        "rdfa figures {wildcards.table:q} {params.scale} 2>&1 | tee -i {log:q}"
 
 
 rule tables:

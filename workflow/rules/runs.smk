@@ -1,6 +1,7 @@
 # Which runs there are: those of all tables, at the tables' scale or the one of `--config scale=...`.
 # Names and keys are made by rdfa.identity, so that the paths here are those that the commands write.
 import re
+import shlex
 from pathlib import Path
 
 from rdfa.data.sources.own_digest import refuse_changed
@@ -26,6 +27,7 @@ from rdfa.snakemake_lock import remove_lock_of_killed_calls
 if workflow.is_main_process:
     remove_lock_of_killed_calls()
 
+SCALE = f"--scale {shlex.quote(str(config['scale']))}" if "scale" in config else ""
 GRIDS = {}  # name -> its file with title and scale, and its rows with their runs
 
 

@@ -27,8 +27,8 @@ rule table:
         runtime=10,
     params:
         key=lambda wildcards: table_key(TABLES[wildcards.table]),
-        scale=f"--scale {config['scale']}" if "scale" in config else "",
+        scale=SCALE,
     message:
         "table {wildcards.table}"
     shell:
-        "rdfa table {wildcards.table} {params.scale} 2>&1 | tee -i {log}"
+        "rdfa table {wildcards.table:q} {params.scale} 2>&1 | tee -i {log:q}"

@@ -4,6 +4,8 @@ In order of reading: `local_archive` (where the archive is), `download`, `read_m
 unpacking to a path that the archive chooses), `verify` (whether it is the published data).
 """
 
+import bz2
+import gzip
 import hashlib
 import io
 import lzma
@@ -32,7 +34,16 @@ MOST_DOWNLOADED = 1 << 29
 PATIENCE = 60
 """Seconds without an answer after which a download is given up."""
 _BLOCK = 1 << 20
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError, ValueError)
+_DAMAGE = (
+    gzip.BadGzipFile,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
 
 
 def local_archive(archive: Archive, given: Path | None) -> Path | None:
@@ -125,13 +136,11 @@ def _read(file: IO[bytes], path: Path, wanted: re.Pattern[str], nested: bool) ->
     members: dict[str, bytes] = {}
     inner: list[_Entry] = []
     total = 0
-    entries = _zip_entries(file) if zipfile.is_zipfile(file) else _tar_entries(file)
-    for count, entry in enumerate(entries):
+    entries = _zip_entries(file, path) if zipfile.is_zipfile(file) else _tar_entries(file, path)
+    for entry in entries:
         place = PurePosixPath(entry.name)
         if place.is_absolute() or ".." in place.parts or "\\" in entry.name:
             raise RdfaError(f"{path}: member {entry.name!r} leads out of the archive; refused")
-        if count >= MOST_MEMBERS:
-            raise RdfaError(f"{path}: more than {MOST_MEMBERS} members; refused")
         if place.suffix == ".zip":
             inner.append(entry)
         if not wanted.search(entry.name):
@@ -147,9 +156,10 @@ def _read(file: IO[bytes], path: Path, wanted: re.Pattern[str], nested: bool) ->
     return members
 
 
-def _zip_entries(file: IO[bytes]) -> Iterator[_Entry]:
+def _zip_entries(file: IO[bytes], path: Path) -> Iterator[_Entry]:
     packed = zipfile.ZipFile(file)
-    for info in packed.infolist():
+    for count, info in enumerate(packed.infolist()):
+        _refuse_many(count, path)
         if not info.is_dir() and info.external_attr >> 28 in (0, 0o10):  # no type given, or a regular file
             yield _Entry(info.filename, info.file_size, partial(_zip_bytes, packed, info))
 
@@ -159,13 +169,44 @@ def _zip_bytes(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         return _exactly(opened, info.file_size)
 
 
-def _tar_entries(file: IO[bytes]) -> Iterator[_Entry]:
-    file.seek(0)
-    with tarfile.open(fileobj=file, mode="r|*") as packed:  # a stream: members are read as they come by
-        for info in packed:
+def _refuse_many(count: int, path: Path) -> None:
+    if count >= MOST_MEMBERS:
+        raise RdfaError(f"{path}: more than {MOST_MEMBERS} members; refused")
+
+
+def _tar_entries(file: IO[bytes], path: Path) -> Iterator[_Entry]:
+    with tarfile.open(fileobj=_Bounded(_unpacked(file), path), mode="r|") as packed:  # members as they come by
+        for count, info in enumerate(packed):
+            _refuse_many(count, path)
             opened = packed.extractfile(info) if info.isreg() else None
             if opened is not None:
                 yield _Entry(info.name, info.size, partial(_exactly, opened, info.size))
+
+
+def _unpacked(file: IO[bytes]) -> Any:
+    """A tar file without its compression."""
+    file.seek(0)
+    start = file.read(6)
+    file.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if start.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    return lzma.LZMAFile(file) if start == b"\xfd7zXZ\0" else file
+
+
+class _Bounded(io.RawIOBase):
+    """An unpacked stream of at most `MOST_BYTES`: what is passed over costs time, and headers cost memory."""
+
+    def __init__(self, file: Any, path: Path) -> None:
+        self._file, self._path, self._got = file, path, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data: bytes = self._file.read(min(size, MOST_BYTES + 1) if size >= 0 else MOST_BYTES + 1)
+        self._got += len(data)
+        if self._got > MOST_BYTES:
+            raise RdfaError(f"{self._path}: unpacks to more than {MOST_BYTES >> 20} MB; refused")
+        return data
 
 
 def _exactly(opened: IO[bytes], size: int) -> bytes:
@@ -179,7 +220,7 @@ def _exactly(opened: IO[bytes], size: int) -> bytes:
 def _opened(archive: Archive) -> Any:
     """The server's answer. What fails here and in `_blocks` is the network's fault, unlike a failing write."""
     try:
-        return urllib.request.urlopen(archive.url, timeout=PATIENCE)
+        return urllib.request.urlopen(archive.url, timeout=PATIENCE)  # noqa: S310 (schema.Address)
     except (OSError, HTTPException, ValueError) as error:
         raise _unreachable(archive, getattr(error, "reason", None) or error) from error
 

@@ -10,6 +10,7 @@ The parts come over plain HTTP, which goes on after an interruption within a par
 
 import fnmatch
 import os
+import re
 import shutil
 import sys
 import time
@@ -19,9 +20,13 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from rdfa.data.sources.download import Remote, download
-from rdfa.errors import RdfaError
+from rdfa.errors import RdfaError, without_passwords
 from rdfa.files import read_json, write_json
 from rdfa.schema import Hub
+
+_RECORD = "listing.json"
+_PART_NAME = re.compile(r"\w[\w.+-]*")
+"""A name on this disk, given by a server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,7 @@ def ask(hub: Hub) -> Listing:
 
     assert hub.repository is not None, "only asked where there is one"
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    where = f"{api.endpoint}/datasets/{hub.repository}"
+    where = without_passwords(f"{api.endpoint}/datasets/{hub.repository}")
     try:
         found = api.dataset_info(
             hub.repository,
@@ -121,6 +126,9 @@ def ask(hub: Hub) -> Listing:
             parts.append(Part(archive=index, path=name, size=(lfs.size if lfs else size) or 0, checksum=known))
     if len({part.name for part in parts}) < len(parts) or found.sha is None:
         raise RdfaError(f"{where}: two parts have one name, or the commit is not said; nothing was downloaded")
+    for part in parts:
+        if not _PART_NAME.fullmatch(part.name) or part.name == _RECORD or part.size <= 0:
+            raise RdfaError(f"{where}: {part.path!r} of {part.size} bytes cannot be a part; nothing was downloaded")
     return Listing(repository=hub.repository, commit=found.sha, parts=tuple(parts))
 
 
@@ -130,7 +138,7 @@ class Downloads:
     def __init__(self, hub: Hub, folder: Path) -> None:
         self._hub = hub
         self.folder = folder.with_name(f"{folder.name}.downloads")
-        self._record = self.folder / "listing.json"
+        self._record = self.folder / _RECORD
 
     def listing(self) -> Listing:
         """What an interrupted fetch has begun to download, else what the Hub says now; nothing is written."""

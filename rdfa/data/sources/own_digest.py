@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rdfa.data.activitynet_json import member
+from rdfa.data.activitynet_json import member, refuse_invisible
 from rdfa.data.annotations import LAYOUT
 from rdfa.data.annotations_csv import read_csv
 from rdfa.errors import RdfaError
@@ -99,7 +99,9 @@ def _annotated(path: Path) -> list[str]:
     """Names of the annotated videos; whatever else is wrong with the file is for others to say."""
     if path.suffix == ".csv":
         return [video.name for video in read_csv(path)]
-    return list(member(path, read_json(path), "database", LAYOUT))
+    names = list(member(path, read_json(path), "database", LAYOUT))
+    refuse_invisible(path, names)
+    return names
 
 
 def _is_as_seen(seen: Path, described: dict[str, Any]) -> bool:
