@@ -122,12 +122,12 @@ def read_annotations(path: Path | str, *, faulty: Faulty = "refuse") -> Annotati
     database = member(path, content, "database", LAYOUT)
     heads, segments, labels = _flatten(path, database)
     counts = [len(each) for each in labels]
-    owner = np.repeat(np.arange(len(heads)), counts)
+    owner, first = np.repeat(np.arange(len(heads)), counts), np.cumsum([0, *counts])
     durations = np.array([head.duration for head in heads])[owner] if len(owner) else np.zeros(0)
 
     def place(row: int) -> str:
         video = int(owner[row])
-        return f"video {heads[video].name!r}, annotation {row - sum(counts[:video])}"
+        return f"video {heads[video].name!r}, annotation {row - first[video]}"
 
     segments, kept, faults = _check_segments(path, segments, durations, place, faulty)
     classes = _classes(path, content.get("classes"), labels)

@@ -5,7 +5,8 @@ video of hours never has to fit into memory. Nothing is unpickled beyond tensors
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rdfa.data.hdf5_arrays import DAMAGE, arrays_by_video, damaged, said
+from rdfa.data.hdf5_arrays import DAMAGE, Arrays, damaged, said
 from rdfa.data.hdf5_arrays import ENDINGS as HDF5
 from rdfa.data.tensors import SUFFIXES, read_tensor
 from rdfa.errors import RdfaError
@@ -113,7 +114,7 @@ def _in_file(file: Path, dimension: int) -> Iterator[VideoFeatures]:
 
 
 def _in_hdf5(file: Path, dimension: int) -> Iterator[VideoFeatures]:
-    arrays = arrays_by_video(file)
+    arrays = Arrays(file)
     if not arrays:
         raise RdfaError(f"{file}: no data set in it; one array (T, C) per video is needed")
     for name, array in arrays.items():
@@ -122,7 +123,12 @@ def _in_hdf5(file: Path, dimension: int) -> Iterator[VideoFeatures]:
             timing = Timing(**{each: _number(attributes, each) for each in Timing.__annotations__})
         except DAMAGE as error:
             raise damaged(file, error) from error
-        yield _video(name, f"{file}, video {name!r}", array, dimension, timing)
+        video = _video(name, f"{file}, video {name!r}", array, dimension, timing)
+        yield replace(video, rows=partial(_stored_rows, arrays, name))
+
+
+def _stored_rows(arrays: Arrays, name: str, part: slice) -> Any:
+    return arrays[name][part]
 
 
 def _number(attributes: Any, name: str) -> float | None:
