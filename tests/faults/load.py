@@ -1,8 +1,8 @@
 """Growth: what each stage costs in time and memory when there is more of everything, up to the size of HACS.
 
 In order of reading: the kinds; `record`, which writes what the whole campaign measured as a figure and a table.
-The sizes of the whole campaign are a hundredth, a third and all of HACS's videos, and not ten times as many, as a run
-over 370,000 videos took longer than what may be asked of a campaign (docs/reliability.md).
+The sizes of the whole campaign are a tenth, three tenths and all of HACS's videos, and not ten times as many, which
+would take three quarters of an hour (docs/reliability.md).
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -16,7 +16,7 @@ COLUMNS = {"seconds": "CPU time, s", "mib": "memory, MiB"}
 
 
 def draw(found: Mapping[str, Sequence[Growth]], path: Path) -> None:
-    """A row of panels for each unit (videos, runs, rows): time and memory of each stage, log-log, slopes in the legend."""
+    """A row of panels for each unit: time and memory of each stage, log-log, slopes in the legend."""
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(11, 1 + 3.6 * len(found)), layout="constrained")
         figure.suptitle("What a stage costs when there is more of everything; slope: power of growth, 1 is linear")
@@ -61,5 +61,7 @@ def table(found: Mapping[str, Sequence[Growth]]) -> str:
             last = growth.costs[-1]
             numbers = (f"{growth.sizes[-1]:,}", f"{last.seconds:,.1f}", f"{last.mib:,.0f}")
             lines.append((unit, growth.name, _said(growth, "seconds"), _said(growth, "mib"), *numbers))
-    note = f"flat: less than {FLAT['seconds']:g} s or {FLAT['mib']:g} MiB more at the largest size than at the smallest."
+    note = (
+        f"flat: less than {FLAT['seconds']:g} s or {FLAT['mib']:g} MiB more at the largest size than at the smallest."
+    )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}\n"

@@ -21,8 +21,8 @@ import numpy as np
 from benchmarks.machine import forget_peak, resident
 
 BOUND = 1.15
-"""Slope from which growth is worse than linear. Sorting and trees are n log n, whose slope from 3,700 to 37,000 is 1.11;
-the rest is left to the noise of CPU time. A loop within a loop has 2."""
+"""Slope from which growth is worse than linear. Sorting and trees are n log n, whose slope from 3,700 to 37,000 is
+1.11; the rest is left to the noise of CPU time. A loop within a loop has 2."""
 GROSS = 1.6
 """The same for the time of small sizes, of which noise is a larger part."""
 FLAT = {"seconds": 0.1, "mib": 8.0, "calls": 1000.0}

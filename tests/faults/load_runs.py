@@ -21,7 +21,7 @@ EPOCHS, TABLE = 25, "load"
 
 
 def log_runs(folder: Path, runs: int) -> None:
-    """What trainings and evaluations log: parameters, data set, a row per epoch, results, a file; found again by key."""
+    """What trainings and evaluations log: parameters, data set, a row per epoch, results, a file; found by key."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     store = Store(folder)
     params = flatten(compose(dataset="hacs", model="rdfa", variant="paper", scale="sample").run)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -72,14 +73,15 @@ def impossible_steps(scene: Scene) -> Iterator[Outcome]:
         yield _spread(case, inputs, reached, at)
 
 
-def _spread(case: Case, inputs: dict[str, object], reached: torch.Tensor, at: tuple[int, ...]) -> Outcome:
+def _spread(case: Case, inputs: dict[str, Any], reached: torch.Tensor, at: tuple[int, ...]) -> Outcome:
+    what = f"delta {inputs['delta'][at]} at {at}"
     for name in backends():
         with running(name), torch.no_grad():
-            clean, dirty = selective_scan(**case.inputs), selective_scan(**inputs)  # type: ignore[arg-type]
+            clean, dirty = selective_scan(**case.inputs), selective_scan(**inputs)
         if not torch.equal(clean[~reached], dirty[~reached]):
-            return Outcome(WRONG, f"{name}: delta {inputs['delta'][at]} at {at} reaches more; {case.about}")  # type: ignore[index]
+            return Outcome(WRONG, f"{name}: {what} reaches more than what follows from it; {case.about}")
         if bool(reached.any()) and bool(dirty[reached].isfinite().all()):
-            return Outcome(WRONG, f"{name}: delta {inputs['delta'][at]} at {at} passes unseen; {case.about}")  # type: ignore[index]
+            return Outcome(WRONG, f"{name}: {what} passes unseen; {case.about}")
     return Outcome(SURVIVED)
 
 

@@ -173,7 +173,7 @@ def wrong_with(case: Case, dtype: torch.dtype, expected: Results, found: Results
 
 
 def _scale(case: Case, name: str, expected: Results) -> float:
-    """What a tensor's roundings are in proportion to: its largest number, or the sum of what may have cancelled there."""
+    """What a tensor's roundings are in proportion to: its largest number, or the sum of what may have cancelled."""
     if name == "delta_bias":
         return float(expected["delta"].abs().sum((0, 2)).max())
     if name == "D":
