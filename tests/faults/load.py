@@ -15,8 +15,8 @@ from tests.faults.load_runs import ROWS, RUNS, clone, finished
 from tests.faults.load_stages import VIDEOS, make
 
 FULL = {"videos": (37, 3_700, 11_100, 37_000), "runs": (1, 30, 90, 300), "rows": (1, 30, 90, 300)}
-SHORT = {"videos": (40, 200, 600, 2_000), "runs": (1, 3, 9), "rows": (1, 4, 16)}
-"""All but nothing, 1x, 3x, 10x."""
+SHORT = {"videos": (40, 200, 800), "runs": (1, 4, 12), "rows": (1, 4, 16)}
+"""All but nothing, then 1x, 3x and 10x, or in the short form less."""
 MOST_MIB = 10_240
 """Nothing may need more memory than a small machine has."""
 FOUND: dict[str, list[Growth]] = {}

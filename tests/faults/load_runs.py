@@ -11,7 +11,7 @@ from rdfa.identity import HISTORY
 from rdfa.params import compose, flatten, parse_override
 from rdfa.reporting.grids import read_table
 from rdfa.tracking import Store
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.faults.load_growth import Stage
 from tests.faults.load_stages import command
 from tests.reporting.runs import finish
@@ -24,7 +24,7 @@ def log_runs(folder: Path, runs: int) -> None:
     """What trainings and evaluations log: parameters, data set, a row per epoch, results, a file; found by key."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     store = Store(folder)
-    params = flatten(compose(dataset="hacs", model="rdfa", variant="paper", scale="sample").run)
+    params = flatten(compose(dataset="hacs", model="rdfa", variant="paper", scale="sample", folder=ROOT / "params").run)
     file = folder / "metrics.json"
     file.write_text("{}\n")
     for number in range(runs):

@@ -26,7 +26,7 @@ def long_scans(scene: Scene) -> Iterator[Outcome]:
     """Long sequences, in which errors add up; the sequential reference is slow, so that it runs in one format only."""
     torch.set_num_threads(1)
     shape = LONG if scene.full else (*LONG[:2], 10_000, LONG[3])
-    for _ in range(scene.count(1, 4)):
+    for _ in range(scene.count(1, 2)):
         yield _outcome(draw_case(scene.random, shape, extreme=False), backends(), {"reference": FORMATS[:1]})
 
 
