@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from rdfa.data.activitynet_json import refuse_invisible
-from rdfa.data.hdf5_arrays import DAMAGE, arrays_by_video, damaged, said
+from rdfa.data.hdf5_arrays import DAMAGE, Arrays, damaged, said
 from rdfa.data.hdf5_arrays import ENDINGS as HDF5
 from rdfa.data.tensors import SUFFIXES, read_tensor, refuse_damaged
 from rdfa.errors import RdfaError
@@ -128,7 +128,7 @@ def _after(check: Callable[[], None], rows: Callable[[slice], Any]) -> Callable[
 
 
 def _in_hdf5(file: Path, dimension: int) -> Iterator[VideoFeatures]:
-    arrays = arrays_by_video(file)
+    arrays = Arrays(file)
     if not arrays:
         raise RdfaError(f"{file}: no data set in it; one array (T, C) per video is needed")
     for name, array in arrays.items():
@@ -137,7 +137,12 @@ def _in_hdf5(file: Path, dimension: int) -> Iterator[VideoFeatures]:
             timing = Timing(**{each: _number(attributes, each) for each in Timing.__annotations__})
         except DAMAGE as error:
             raise damaged(file, error) from error
-        yield _video(name, f"{file}, video {name!r}", array, dimension, timing)
+        video = _video(name, f"{file}, video {name!r}", array, dimension, timing)
+        yield replace(video, rows=partial(_stored_rows, arrays, name))
+
+
+def _stored_rows(arrays: Arrays, name: str, part: slice) -> Any:
+    return arrays[name][part]
 
 
 def _number(attributes: Any, name: str) -> float | None:

@@ -8,6 +8,7 @@ what the file says for it under `datasets:`. A run is trained once, whatever tab
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +88,9 @@ class Table(Section):
 
     @model_validator(mode="after")
     def _rows_are_told_apart(self) -> Self:
-        shown = [(row.dataset, row.shown) for row in self.rows]
-        for dataset, name in shown:
-            if shown.count((dataset, name)) > 1:
+        shown = Counter((row.dataset, row.shown) for row in self.rows)
+        for (dataset, name), count in shown.items():
+            if count > 1:
                 raise ValueError(f"two rows of {dataset or self.dataset} are called {name!r}: give them a label each")
         for row in self.rows:
             if row.against is not None and (row.dataset, row.against) not in shown:

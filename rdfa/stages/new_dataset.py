@@ -68,7 +68,8 @@ def new_dataset_stage(request: Request) -> Described:
             raise RdfaError(f"--{option} is {value:g}, not a positive number")
     files = open_files(request.features, request.suffix)
     drafts, _ = read_drafts(request.annotations)
-    present = [draft.name for draft in drafts if draft.name in set(files.videos)]
+    known = set(files.videos)
+    present = [draft.name for draft in drafts if draft.name in known]
     if not present:
         refuse_strangers(files, [draft.name for draft in drafts])
         raise RdfaError(f"{request.annotations}: holds no video")

@@ -18,7 +18,9 @@ from rdfa.tracking import Store, tolerated
 def table_stage(name: str, root: Path, scale: str | None = None, tracked: bool = True) -> list[Path]:
     """Write a table as CSV, Markdown and LaTeX, its averages as JSON and its curves as CSV; returns the paths."""
     table, entries = read_table(name, scale)
-    for run in (composed.run for entry in entries for composed in entry.runs):
+    runs = [composed.run for entry in entries for composed in entry.runs]
+    each_once = {(run.dataset, str(run.source.own)): run for run in runs}  # there may be tens of thousands of files
+    for run in each_once.values():
         refuse_changed(run.dataset, run.source.own, paths(run, root).data)
     rows = rows_of(entries, root, read_yaml(PARAMS / "published.yaml"), table.columns)
     confidence = entries[0].runs[0].run.evaluation.bootstrap.confidence

@@ -31,7 +31,7 @@ def follow(database: Path) -> None:
             if old and old != now and old.startswith("file://") and old.endswith(f"/{FOLDER}"):
                 for table, column in _ADDRESSES:
                     connection.execute(
-                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? "
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? "  # noqa: S608 -- of above
                         f"OR substr({column}, 1, ?) = ?",
                         (now, len(old) + 1, old, len(old) + 1, f"{old}/"),
                     )

@@ -13,7 +13,9 @@ import torch
 
 from rdfa.cli import main
 from rdfa.data.annotations import read_annotations
+from rdfa.data.feature_files import open_features
 from rdfa.data.features import FeatureStore
+from rdfa.data.sources.own_files import open_files
 from rdfa.data.tensors import read_tensor
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
@@ -422,3 +424,13 @@ def test_features_that_cannot_be_used_are_named_by_fetch(
     else:
         text = refused("new-dataset", "mine", "--refresh")
     assert message in text and yaml.exists() and not Path("data/mine").exists()
+
+
+def test_of_an_hdf5_file_with_many_videos_no_array_stays_open(place: Path) -> None:
+    path = write_features(Path("features"), recordings(), "h5")
+    before = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_DATASET)
+    files = open_files(path, None)
+    assert len(files.videos) == 6 and [files.array(video).shape[1] for video in files.videos] == [8] * 6
+    opened = open_features(path, 8)
+    assert opened[0].read(2, 5).shape == (3, 8)
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_DATASET) == before

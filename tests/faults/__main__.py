@@ -38,6 +38,9 @@ def main() -> int:
     if asked.record:
         made = f"{_made_by(asked.seed, asked.full)}, {(time.monotonic() - start) / 60:.0f} minutes."
         _record(asked.record, f"{made}\n\n{table(rows)}")
+        for group in asked.only:
+            if record := getattr(importlib.import_module(f"tests.faults.{group}"), "record", None):
+                record(asked.record)  # what a group shows beside the table: a figure
     return 0 if rows and all(row.passed for row in rows) else 1
 
 

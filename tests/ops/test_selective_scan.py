@@ -202,6 +202,14 @@ def test_strong_decay_forgets_and_no_decay_sums(backend: Backend) -> None:
     assert torch.equal(out[0, 1:].cpu(), torch.ones(2, 40))
 
 
+def test_a_decay_beyond_all_numbers_leaves_nothing(backend: Backend) -> None:
+    """At most steps the product's rounding alone is so large that its square overflows."""
+    steps = torch.linspace(0.01, 3.0, 40, device=backend.device).expand(1, 3, 40)
+    ones = torch.ones_like(steps)
+    rates = torch.tensor([[-1e30], [-3e38], [-1e27]], device=backend.device)
+    assert torch.equal(selective_scan(ones, steps, rates, ones[:, :1], ones[:, :1]), steps)
+
+
 def test_any_strides_give_the_same_result(backend: Backend) -> None:
     problem = to(make_problem((2, 40, 61, 7)), backend.device)
     expected = scan_and_differentiate(problem, backend.device)

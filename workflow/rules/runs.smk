@@ -71,10 +71,15 @@ def run_of(wildcards):
     return RUNS[wildcards.run, wildcards.get("key")][0]
 
 
+UNCHANGED = set()  # own data sets that were looked at: once for all rows, as there may be tens of thousands of files
+
+
 def current_paths(run):
     """A run's paths; refuses a user's own files that changed, for what was made of them must not pass as current."""
     where = paths(run)
-    refuse_changed(run.dataset, run.source.own, where.data)
+    if (own := (where.data, str(run.source.own))) not in UNCHANGED:
+        refuse_changed(run.dataset, run.source.own, where.data)
+        UNCHANGED.add(own)
     return where
 
 

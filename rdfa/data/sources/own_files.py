@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rdfa.data.hdf5_arrays import DAMAGE, arrays_by_video, said
+from rdfa.data.hdf5_arrays import DAMAGE, Arrays, said
 from rdfa.data.hdf5_arrays import ENDINGS as HDF5
 from rdfa.data.sources.own_digest import listed
 from rdfa.data.tensors import SUFFIXES, read_tensor
@@ -47,7 +47,7 @@ class FeatureFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._arrays = arrays_by_video(path)
+        self._arrays = Arrays(path)
         self.videos = tuple(self._arrays)
 
     def array(self, video: str) -> Any:
@@ -56,7 +56,7 @@ class FeatureFile:
 
     def place(self, video: str) -> str:
         """Where a video's features are, for a message."""
-        return f"{self.path}: {self._arrays[video].name}"
+        return f"{self.path}: {self._arrays.name(video)}"
 
     def attributes(self, video: str) -> Mapping[str, Any]:
         """What the array says of itself, else the file."""

@@ -137,13 +137,17 @@ SCAN_INLINE Vec power_of_sixteenths(Vec rounded, Vec n) {
 SCAN_INLINE Wide power_of_sixteenths(Wide rounded, Wide n) {
     return {power_of_sixteenths(rounded.a, n.a), power_of_sixteenths(rounded.b, n.b)};
 }
+// x where |x| <= 1/16, else 1/16 with the sign of x.
+SCAN_INLINE Vec at_most_a_sixteenth(Vec x) { return (Vec)_mm512_range_ps((__m512)x, (__m512)splat(0.0625f), 2); }
+SCAN_INLINE Wide at_most_a_sixteenth(Wide x) { return {at_most_a_sixteenth(x.a), at_most_a_sixteenth(x.b)}; }
 #endif
 
 // 2^x; 0 below -127, infinite above 128, NaN where x is.
 template <class V> SCAN_INLINE V exp2(V x) {
 #ifdef __AVX512F__
-    // A table in one register leaves |f| <= 1/32, where three terms are as good as exp2_fraction's six.
-    const V rounded = x + kRoundSixteenth, n = rounded - kRoundSixteenth, f = x - n;
+    // A table in one register leaves |f| <= 1/32, where three terms are as good as exp2_fraction's six. Only the rounding
+    // of a huge x leaves more: as the square may overflow, 0 times the polynomial would be no number.
+    const V rounded = x + kRoundSixteenth, n = rounded - kRoundSixteenth, f = at_most_a_sixteenth(x - n);
     const V power = power_of_sixteenths(rounded, n);
     return power * f * ((f * 0.05550410971f + 0.24023355544f) * f + 0.69314718246f) + power;
 #else
