@@ -71,7 +71,9 @@ def run_of(wildcards):
     return RUNS[wildcards.run, wildcards.get("key")][0]
 
 
-UNCHANGED = set()  # own data sets that were looked at: once for all rows, as there may be tens of thousands of files
+UNCHANGED = (
+    set()
+)  # own data sets that were looked at: once for all rows, as there may be tens of thousands of files
 
 
 def current_paths(run):
