@@ -57,11 +57,12 @@ def at_a_size(scene: Scene, of: Stage) -> Blow:
 
 
 def disturbed(of: Stage, blow: Blow) -> Outcome | None:
-    """Disturb a stage, call it again, and judge both; None where it ended before its signal."""
+    """Disturb a stage, call it again, and judge both; None where the signal met it after its end or before `main`."""
     of.begin()
     before = contents(of.work)
     first = call(of.work, of.commands, blow)
-    if not first.struck:
+    early = not first.events and first.status != INTERRUPTED and blow.signal != signal.SIGKILL
+    if early or not first.struck:
         return None
     wrong = _wrong_end(first, blow.signal)
     if not wrong and blow.signal != signal.SIGKILL and (left := running(of.work)):

@@ -21,6 +21,8 @@ from typing import Any
 import yaml
 
 from rdfa.data.sources.archive import content_digest
+from rdfa.errors import RdfaError
+from rdfa.files import read_json
 from tests.conftest import ROOT, TINY
 from tests.data.own_files import GRID, recordings, write_features, write_labels
 from tests.data.test_hapt import made_up, tar_of
@@ -175,10 +177,10 @@ def _digest(path: Path) -> str:
     content = path.read_bytes()
     if path.name == "run.json":
         try:
-            record = json.loads(content)
+            record = read_json(path)
             content = json.dumps({key: value for key, value in record.items() if key not in UNSTEADY}).encode()
-        except ValueError:
-            return f"no JSON, {len(content)} bytes"
+        except RdfaError:
+            return f"no JSON or not what was sealed, {len(content)} bytes"
     return hashlib.sha256(content).hexdigest()[:16]
 
 

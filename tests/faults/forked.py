@@ -40,6 +40,7 @@ def warm() -> None:
 
 _LATE = (
     "alembic.command",
+    "email.policy",
     "encodings.ascii",
     "encodings.utf_16_be",
     "git",
