@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from rdfa.errors import RdfaError
@@ -65,12 +65,15 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata; of older versions' files without the checksum.
 
+    The file is opened once: `safe_open` opens it for each, and would take one's names and another's numbers when it is
+    replaced in between.
+
     Raises:
         ValueError: the checksum is another.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata() or {})
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    data = path.read_bytes()
+    tensors = load(data)  # which checks the header first
+    metadata = dict(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {})
     checksum = metadata.pop("sha256", None)
     if checksum not in (None, _digest(tensors, metadata)):
         raise ValueError("its checksum is not that of its content")

@@ -6,7 +6,6 @@ its folder and each statement that it sends to MLflow's database. Or from its ti
 libraries; or from the memory that it takes, as the kernel draws it.
 """
 
-import importlib
 import os
 import re
 import signal
@@ -14,11 +13,11 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
+
+from tests.faults.forked import warm
 
 SPOKEN = "said.txt"
 EVENTS = "events.txt"
@@ -74,7 +73,7 @@ def call(folder: Path, commands: Sequence[Sequence[str]], blow: Blow | None = No
     Args:
         limit: bytes of address space that the process may take beyond what it has at its beginning.
     """
-    preload()
+    warm()
     said, events = folder.parent / SPOKEN, folder.parent / EVENTS
     for path in (said, events):
         path.write_bytes(b"")
@@ -126,43 +125,6 @@ def _followed(child: int, blow: Blow | None, start: float) -> tuple[int, int, bo
             os.kill(child, blow.signal)
             blow, struck = None, True
         time.sleep(0.002)
-
-
-@cache
-def preload() -> None:
-    """Import all that a command may import, so that its process does not have to."""
-    import torch
-
-    import rdfa.cli.commands
-    import rdfa.stages.detect
-    import rdfa.stages.evaluate
-    import rdfa.stages.fetch
-    import rdfa.stages.figures
-    import rdfa.stages.import_runs
-    import rdfa.stages.new_dataset
-    import rdfa.stages.table
-    import rdfa.stages.train  # noqa: F401
-
-    for name in LATE:
-        with suppress(ImportError):
-            importlib.import_module(name)
-    torch.set_num_threads(1)
-
-
-LATE = (
-    "alembic.command",
-    "encodings.ascii",
-    "matplotlib.backends.backend_svg",
-    "mlflow.pyfunc.model",
-    "mlflow.store.model_registry.sqlalchemy_store",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.store.tracking.dbmodels.initial_models",
-    "mlflow.tracing.provider",
-    "multiprocessing.synchronize",
-    "sqlalchemy.dialects.sqlite",
-    "torch.profiler",
-)
-"""What the call that needs it imports."""
 
 
 def _child(

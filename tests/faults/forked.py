@@ -9,6 +9,7 @@ import faulthandler
 import importlib
 import logging
 import os
+import pkgutil
 import signal
 import sys
 import tempfile
@@ -31,9 +32,13 @@ def warm() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import torch
 
-    torch.set_num_threads(1)
+    import rdfa.cli.commands
+    import rdfa.inference.trained
+    import rdfa.stages
 
-    for name in _LATE:
+    torch.set_num_threads(1)
+    stages = [f"rdfa.stages.{found.name}" for found in pkgutil.iter_modules(rdfa.stages.__path__)]
+    for name in (*stages, *_LATE):
         with suppress(ImportError):
             importlib.import_module(name)
 
@@ -45,13 +50,14 @@ _LATE = (
     "encodings.utf_16_be",
     "git",
     "matplotlib.backends.backend_svg",
+    "mlflow.pyfunc.model",
+    "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.dbmodels.initial_models",
+    "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.tracing.provider",
     "mlflow.tracking._tracking_service.utils",
     "multiprocessing.synchronize",
     "opentelemetry.sdk.trace",
-    "rdfa.inference.trained",
-    "rdfa.stages.detect",
     "sqlalchemy.dialects.sqlite",
     "torch.profiler",
 )
