@@ -21,6 +21,9 @@ from rdfa.errors import RdfaError
 from rdfa.files import written_whole
 from rdfa.training.averaging import AveragedWeights
 
+_ENTRY, _CHECKSUM = "rdfa", "sha256"
+"""The file's one entry of metadata, JSON, and what the checksum is called in it."""
+
 
 @dataclass
 class State:
@@ -36,12 +39,15 @@ class State:
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write named tensors with string metadata, to which their checksum is added."""
+    """Write named tensors with string metadata, to which their checksum is added.
+
+    All metadata are one entry: safetensors writes several in an order that differs from call to call.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    metadata = metadata | {"sha256": _digest(contiguous, metadata)}
+    entry = json.dumps(metadata | {_CHECKSUM: _digest(contiguous, metadata)}, sort_keys=True)
     with written_whole(path) as temporary:
         try:
-            save_file(contiguous, temporary, metadata=metadata)
+            save_file(contiguous, temporary, metadata={_ENTRY: entry})
         except SafetensorError as error:
             raise OSError(None, str(error)) from error
 
@@ -73,8 +79,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     data = path.read_bytes()
     tensors = load(data)  # which checks the header first
-    metadata = dict(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {})
-    checksum = metadata.pop("sha256", None)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    found = header.get("__metadata__") or {}
+    metadata = dict(json.loads(found[_ENTRY])) if _ENTRY in found else found
+    checksum = metadata.pop(_CHECKSUM, None)
     if checksum not in (None, _digest(tensors, metadata)):
         raise ValueError("its checksum is not that of its content")
     return tensors, metadata

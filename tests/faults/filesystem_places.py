@@ -104,6 +104,7 @@ def _as_nobody() -> None:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
+        os.environ.update(HOME="/nonexistent", MPLCONFIGDIR="/tmp")
 
 
 def _may_mount() -> bool:
