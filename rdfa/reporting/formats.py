@@ -28,6 +28,7 @@ ONE_SEED_NOTE = (
 Row = Mapping[str, Any]
 _SAID_ONCE = ("data set", "scale", "features", "model", "seeds", "selection", "test looks")
 _NOT_SHOWN = ("row", "runs", "std", "low", "high", "change std", "change low", "change high")
+_EMPTY = ("", None)
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     c: f"\\{c}" for c in "&%$#_{}"
 }
@@ -44,7 +45,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_markdown(title: str, rows: Sequence[Row], confidence: float) -> str:
-    """One block per list of columns that have values, so that no cell is empty.
+    """One block per list of tIoUs; a dash where a row has no value.
 
     Args:
         confidence: of the intervals, in (0, 1).
@@ -56,7 +57,7 @@ def to_markdown(title: str, rows: Sequence[Row], confidence: float) -> str:
         lines += ["; ".join(f"{name}: {value}" for name, value in once.items()) + ".", ""]
     for columns, members in _blocks(rows, once):
         lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        lines += ["| " + " | ".join(_pipe(row[name]) for name in columns) + " |" for row in members]
+        lines += ["| " + " | ".join(_pipe(row.get(name)) for name in columns) + " |" for row in members]
         lines.append("")
     for note in _notes(rows, confidence):
         lines += [note, ""]
@@ -70,8 +71,8 @@ def to_latex(title: str, rows: Sequence[Row], confidence: float) -> str:
     once = _said_once(rows)
     parts = []
     for columns, members in _blocks(rows, once):
-        body = [" & ".join(_tex(_cell(row[name])) for name in columns) + r" \\" for row in members]
-        alignment = "".join("l" if isinstance(members[0][name], str) else "r" for name in columns)
+        body = [" & ".join(_tex(_shown(row.get(name))) for name in columns) + r" \\" for row in members]
+        alignment = "".join("l" if any(isinstance(row.get(name), str) for row in members) else "r" for name in columns)
         head = " & ".join(map(_tex, columns)) + r" \\"
         parts.append(
             [
@@ -104,12 +105,16 @@ def _said_once(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _blocks(rows: Sequence[Row], once: Mapping[str, Any]) -> list[tuple[tuple[str, ...], list[Row]]]:
-    """Rows for readers, by the columns that they have values in."""
+    """Rows for readers by the tIoUs that they are measured at, with the columns that any of them has values in."""
     blocks: dict[tuple[str, ...], list[Row]] = {}
     for row in map(_joined, rows):
-        shown = (name for name in row if name not in once and name not in _NOT_SHOWN and row[name] not in ("", None))
-        blocks.setdefault(tuple(shown), []).append(row)
-    return list(blocks.items())
+        tious = tuple(name for name in row if name.startswith("mAP@") and row[name] not in _EMPTY)
+        blocks.setdefault(tious, []).append(row)
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in {*once, *_NOT_SHOWN}]
+    return [
+        (tuple(name for name in names if any(row.get(name) not in _EMPTY for row in members)), members)
+        for members in blocks.values()
+    ]
 
 
 def _joined(row: Row) -> dict[str, Any]:
@@ -150,8 +155,12 @@ def _cell(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
+def _shown(value: Any) -> str:
+    return "–" if value in _EMPTY else _cell(value)
+
+
 def _pipe(value: Any) -> str:
-    return _cell(value).replace("|", "\\|")
+    return _shown(value).replace("|", "\\|")
 
 
 def _tex(text: str) -> str:
