@@ -1,4 +1,8 @@
-"""The campaign of faults: python -m tests.faults [--full] [--only GROUP ...] [--seed N] [--record FILE]."""
+"""The campaign of faults: python -m tests.faults [--full] [--only GROUP ...] [--seed N] [--record FILE].
+
+With `--record` the lines of the groups that ran take the place of theirs in the table of a document, each with the
+revision of the code that it ran at; other groups' lines stay.
+"""
 
 import argparse
 import datetime
@@ -7,11 +11,10 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.faults.campaign import Row, run_kind, table
+from tests.faults.campaign import Row, cells_of, line, run_kind, table
 
 GROUPS = ("crashes", "filesystem", "concurrency", "bad_data", "extremes", "hostile", "numerics", "load")
 """The modules, in the order of the table."""
@@ -25,47 +28,57 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, help="these groups alone")
     parser.add_argument("--kind", help="only kinds whose name contains this")
     parser.add_argument("--seed", type=int, default=0, help="of all random choices")
-    parser.add_argument("--record", type=Path, help="a file whose table of the campaign is replaced by this one")
+    parser.add_argument("--record", type=Path, help="a document whose lines of these groups are replaced")
     asked = parser.parse_args()
-    start = time.monotonic()
-    rows = []
+    if asked.record and asked.kind:
+        parser.error("--record takes whole groups: leave --kind out")
+    revision, rows = _revision(), []
     for group in asked.only:
-        for kind in importlib.import_module(f"tests.faults.{group}").KINDS:
-            if asked.kind is None or asked.kind in kind.name:
-                rows.append(run_kind(group.replace("_", " "), kind, asked.seed, asked.full))
-                _report(rows[-1])
-    print("\n" + table(rows))
-    if asked.record:
-        made = f"{_made_by(asked.seed, asked.full)}, {(time.monotonic() - start) / 60:.0f} minutes."
-        _record(asked.record, f"{made}\n\n{table(rows)}")
-        for group in asked.only:
-            if record := getattr(importlib.import_module(f"tests.faults.{group}"), "record", None):
-                record(asked.record)  # what a group shows beside the table: a figure
+        module = importlib.import_module(f"tests.faults.{group}")
+        kinds = [kind for kind in module.KINDS if asked.kind is None or asked.kind in kind.name]
+        ran = [_report(run_kind(_spoken(group), kind, asked.seed, asked.full)) for kind in kinds]
+        rows += ran
+        if asked.record:
+            record(asked.record, group, [line(row, revision) for row in ran], asked.full, asked.seed)
+            if hasattr(module, "record"):
+                module.record(asked.record)  # what a group shows beside the table: a figure
+    print("\n" + table([line(row, revision) for row in rows]))
     return 0 if rows and all(row.passed for row in rows) else 1
 
 
-def _report(row: Row) -> None:
+def _report(row: Row) -> Row:
     said = f"not here: {row.missing}" if row.missing else ", ".join(f"{n} {v}" for v, n in row.counts.items())
     print(f"{row.group}: {row.name}: {said} ({row.seconds:.1f} s)", flush=True)
     for failure in row.failures[:5]:
         print(failure, flush=True)
+    return row
 
 
-def _made_by(seed: int, full: bool) -> str:
-    """What made this table: code, machine and day."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    form = "`make faults-full`" if full else "`make faults`"
-    system = f"{os.cpu_count()} processors, {platform.system()}, Python {platform.python_version()}"
-    return f"{form}, seed {seed}, at {described}, {datetime.date.today()}, {system}"
+def _spoken(group: str) -> str:
+    return group.replace("_", " ")
 
 
-def _record(path: Path, text: str) -> None:
+def _revision() -> str:
+    """Of the code that is tested."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def record(path: Path, group: str, lines: list[str], full: bool, seed: int) -> None:
+    """Put a group's lines into the table of a document."""
     page = path.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(before + BEGIN + text + END + after, encoding="utf-8")
+    old, _, after = rest.partition(END)
+    found: dict[str, list[str]] = {}
+    for each in old.splitlines():
+        if each.startswith("| "):
+            found.setdefault(cells_of(each)[0], []).append(each)
+    found[_spoken(group)] = lines
+    kept = [each for name in map(_spoken, GROUPS) for each in found.get(name, [])]
+    form = "make faults-full" if full else "make faults"
+    system = f"{os.cpu_count()} processors, {platform.system()}, Python {platform.python_version()}"
+    made = f"`{form}`, seed {seed}, {datetime.date.today()}, {system}; `at` is the revision that ran.\n\n"
+    path.write_text(f"{before}{BEGIN}{made}{table(kept)}{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -141,21 +141,30 @@ def _limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-HEAD = ("group", "kind", "injected", "survived", "lost", "wrong", "hung", "seconds")
+HEAD = ("group", "kind", "injected", *VERDICTS, "seconds", "at")
 
 
-def table(rows: list[Row]) -> str:
-    """The campaign as a table of Markdown, with its sums."""
-    lines = [_line(HEAD), _line(["---", "---", *["---:"] * 6])]
-    for row in rows:
-        counts = [f"not here: {row.missing}", *[""] * 4] if row.missing else _counts(row.counts)
-        lines.append(_line([row.group, row.name, *counts, f"{row.seconds:.0f}"]))
-    whole: Counter[str] = sum((row.counts for row in rows), Counter())
-    lines.append(_line(["**all**", "", *_counts(whole), f"{sum(row.seconds for row in rows):.0f}"]))
-    return "\n".join(lines) + "\n"
+def line(row: Row, revision: str) -> str:
+    """A kind's line of the table; `revision` of the code that it ran at."""
+    counts = [f"not here: {row.missing}", *[""] * len(VERDICTS)] if row.missing else _numbers(row.counts)
+    return _line([row.group, row.name, *counts, f"{row.seconds:.0f}", revision])
 
 
-def _counts(counts: Counter[str]) -> list[str]:
+def table(lines: list[str]) -> str:
+    """A table of Markdown of the lines, with its sums."""
+    whole: Counter[str] = Counter()
+    for cells in map(cells_of, lines):
+        whole.update({verdict: int(cells[3 + n].replace(",", "") or 0) for n, verdict in enumerate(VERDICTS)})
+    head = [_line(HEAD), _line(["---", "---", *["---:"] * 6, "---"])]
+    return "\n".join([*head, *lines, _line(["**all**", "", *_numbers(whole), "", ""])]) + "\n"
+
+
+def cells_of(line: str) -> list[str]:
+    """The cells of a line of a table."""
+    return [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+
+
+def _numbers(counts: Counter[str]) -> list[str]:
     return [f"{number:,}" for number in (counts.total(), *(counts[verdict] for verdict in VERDICTS))]
 
 

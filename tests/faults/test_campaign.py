@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import HUNG, LOST, SURVIVED, Kind, NotHere, Outcome, Scene, run_kind, table
+from tests.faults.__main__ import BEGIN, END, record
+from tests.faults.campaign import HUNG, LOST, SURVIVED, Kind, NotHere, Outcome, Scene, line, run_kind, table
 
 
 def drawn(scene: Scene) -> Iterator[Outcome]:
@@ -39,7 +41,8 @@ def test_what_is_lost_is_counted_and_named() -> None:
     short, full = (run_kind("g", Kind("drawn", drawn), 0, full) for full in (False, True))
     assert (short.injected, full.injected) == (3, 6)
     assert not short.passed and "a checkpoint" in short.failures[0]
-    assert "| g | drawn | 3 | 2 | 1 | 0 | 0 |" in table([short])
+    assert "| g | drawn | 3 | 2 | 1 | 0 | 0 |" in line(short, "abc")
+    assert "| **all** |  | 9 | 7 | 2 | 0 | 0 |" in table([line(row, "abc") for row in (short, full)])
 
 
 @pytest.mark.parametrize(("inject", "said"), [(stops, "ValueError: a defect"), (nothing, "not one fault")])
@@ -56,4 +59,16 @@ def test_a_hang_ends_at_the_limit_and_counts() -> None:
 def test_what_cannot_be_injected_here_is_said() -> None:
     row = run_kind("g", Kind("k", elsewhere), 0, False)
     assert row.passed and row.injected == 0
-    assert "not here: no root here" in table([row])
+    assert "not here: no root here" in table([line(row, "abc")])
+
+
+def test_a_group_s_lines_take_the_place_of_its_old_ones_and_leave_the_others(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}{END}after\n")
+    rows = {name: run_kind(name, Kind("drawn", drawn), 0, False) for name in ("load", "crashes")}
+    for name, revision in (("load", "one"), ("crashes", "two"), ("load", "three")):
+        record(page, name, [line(rows[name], revision)], True, 0)
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n")
+    assert [each.split()[-2] for each in text.splitlines() if "drawn" in each] == ["two", "three"]
+    assert "| **all** |  | 6 | 4 | 2 |" in text
