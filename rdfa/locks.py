@@ -1,19 +1,12 @@
 """Locks by files: the system releases them when a process ends, however it ends."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 
 from rdfa.errors import RdfaError
-
-P = ParamSpec("P")
-R = TypeVar("R")
-Stage = Callable[Concatenate[str, Path, P], R]
-"""Of the name of a table, the root, and more."""
 
 
 def lock_file(path: Path) -> FileLock:
@@ -30,20 +23,9 @@ def lock_file(path: Path) -> FileLock:
     return FileLock(path)
 
 
-def writes_alone(
-    what: str,
-) -> Callable[[Stage[P, R]], Stage[P, R]]:
-    """Decorate a stage: while it writes, nobody else writes the same or sets it aside (`untouched`)."""
-
-    def decorate(stage: Stage[P, R]) -> Stage[P, R]:
-        @wraps(stage)
-        def alone(name: str, root: Path, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            with lock_file(_place(root, name, what)):
-                return stage(name, root, *args, **kwargs)
-
-        return alone
-
-    return decorate
+def alone(name: str, root: Path, what: str) -> FileLock:
+    """To hold while results of a table are written: nobody else writes the same or sets it aside (`untouched`)."""
+    return lock_file(_place(root, name, what))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rdfa.errors import RdfaError
-from rdfa.locks import lock_file, writes_alone
+from rdfa.locks import alone, lock_file
 from rdfa.reporting.figure_index import keep_only_current_figures
 from rdfa.reporting.grids import keep_only_current
 
@@ -14,14 +14,11 @@ from rdfa.reporting.grids import keep_only_current
 def test_a_table_is_not_set_aside_while_a_process_writes_it(tmp_path: Path) -> None:
     table = tmp_path / "results" / "table1.csv"
 
-    @writes_alone("table")
-    def write(name: str, root: Path) -> bool:
+    with alone("table1", tmp_path, "table"):
         table.parent.mkdir()
         table.write_text("half of it is there, and not yet what it is made of")
         keep_only_current(table, "key")
-        return table.exists()
-
-    assert write("table1", tmp_path)
+        assert table.exists()
     keep_only_current(table, "key")
     assert not table.exists() and table.with_suffix(".stale.csv").exists()
 
@@ -29,13 +26,10 @@ def test_a_table_is_not_set_aside_while_a_process_writes_it(tmp_path: Path) -> N
 def test_figures_are_not_set_aside_while_a_process_draws_them(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "figures" / "table1"
 
-    @writes_alone("figures")
-    def draw(name: str, root: Path) -> bool:
+    with alone("table1", tmp_path, "figures"):
         folder.mkdir(parents=True)
         keep_only_current_figures(folder, "key")
-        return folder.exists()
-
-    assert draw("table1", tmp_path)
+        assert folder.exists()
     keep_only_current_figures(folder, "key")
     assert not folder.exists() and folder.with_name("table1.stale").exists()
 

@@ -10,19 +10,18 @@ import matplotlib.style
 from rdfa.data.detections import read_detections
 from rdfa.errors import RdfaError
 from rdfa.files import write_json, write_text
-from rdfa.locks import writes_alone
+from rdfa.locks import alone
 from rdfa.reporting.figure_index import CAPTIONS, INDEX, TABLE_PAGE, figures_folder, figures_key
 from rdfa.reporting.figures import STYLE, save_figure
 from rdfa.reporting.grid_figures import draw
 from rdfa.reporting.grid_results import by_data_set, read_results
-from rdfa.reporting.grids import made_of, read_table, table_key
+from rdfa.reporting.grids import Entry, Table, made_of, read_table, table_key
 from rdfa.reporting.pages import table_page
 from rdfa.stages.logged import log_figures
 from rdfa.stages.opened import ground_truth, read_manifest, refuse_other_data
 from rdfa.tracking import Store, tolerated
 
 
-@writes_alone("figures")
 def figures_stage(
     name: str, root: Path, scale: str | None = None, videos: Sequence[str] = (), tracked: bool = True
 ) -> Path:
@@ -37,6 +36,13 @@ def figures_stage(
     """
     table, entries = read_table(name, scale)
     markdown = _current_table(name, root, table_key(entries), scale)
+    with alone(name, root, "figures"):
+        return _draw(name, table, entries, root, markdown, videos, tracked)
+
+
+def _draw(
+    name: str, table: Table, entries: list[Entry], root: Path, markdown: Path, videos: Sequence[str], tracked: bool
+) -> Path:
     folder = figures_folder(name, root)
     for old in (folder / INDEX, *folder.glob("*.svg")):  # the index first: without it nothing passes as current
         old.unlink(missing_ok=True)

@@ -5,16 +5,15 @@ from pathlib import Path
 from rdfa.data.sources.own_digest import refuse_changed
 from rdfa.files import write_json, write_text
 from rdfa.identity import paths
-from rdfa.locks import writes_alone
+from rdfa.locks import alone
 from rdfa.params import PARAMS, read_yaml
 from rdfa.reporting.formats import to_csv, to_latex, to_markdown
-from rdfa.reporting.grids import read_table, table_key
+from rdfa.reporting.grids import Entry, Table, read_table, table_key
 from rdfa.reporting.tables import averages, curves_csv, rows_of
 from rdfa.stages.logged import log_table
 from rdfa.tracking import Store, tolerated
 
 
-@writes_alone("table")
 def table_stage(name: str, root: Path, scale: str | None = None, tracked: bool = True) -> list[Path]:
     """Write a table as CSV, Markdown and LaTeX, its averages as JSON and its curves as CSV; returns the paths."""
     table, entries = read_table(name, scale)
@@ -22,6 +21,11 @@ def table_stage(name: str, root: Path, scale: str | None = None, tracked: bool =
     each_once = {(run.dataset, str(run.source.own)): run for run in runs}  # there may be tens of thousands of files
     for run in each_once.values():
         refuse_changed(run.dataset, run.source.own, paths(run, root).data)
+    with alone(name, root, "table"):
+        return _write(name, table, entries, root, tracked)
+
+
+def _write(name: str, table: Table, entries: list[Entry], root: Path, tracked: bool) -> list[Path]:
     rows = rows_of(entries, root, read_yaml(PARAMS / "published.yaml"), table.columns)
     confidence = entries[0].runs[0].run.evaluation.bootstrap.confidence
     texts = (

@@ -4,6 +4,7 @@ import glob
 import logging
 import math
 import os
+import shutil
 import sqlite3
 import time
 import warnings
@@ -12,6 +13,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it narrates the making of its tables
@@ -34,6 +37,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import rdfa
 from rdfa.errors import RdfaError, without_passwords
+from rdfa.files import written_whole
 from rdfa.interruptions import uninterrupted
 from rdfa.locks import lock_file
 from rdfa.tracking.moved import FOLDER, follow
@@ -133,8 +137,18 @@ class Store:
     def log_results(self, run_id: str, metrics: Mapping[str, float], files: Iterable[Path]) -> None:
         """Log small files of a run, then its final numbers: where these are, the files are too (`has`)."""
         for file in files:
-            self.client.log_artifact(run_id, str(file))
+            self.log_file(run_id, file)
         self.log(run_id, final(metrics, now()))
+
+    def log_file(self, run_id: str, file: Path, folder: str = "") -> None:
+        """Log one file, whole. To a local disk it is copied here: what MLflow was copying when it was killed stays, and
+        is shown as a file of the run."""
+        address = self.client.get_run(run_id).info.artifact_uri
+        if not address.startswith("file://"):
+            self.client.log_artifact(run_id, str(file), folder or None)
+            return
+        with written_whole(Path(url2pathname(urlsplit(address).path)) / folder / file.name) as copy:
+            shutil.copyfile(file, copy)
 
     def log_model(self, run_id: str, files: Mapping[str, Path], channels: int) -> str:
         """Log a trained run as a model that detects: `mlflow.pyfunc.load_model(...).predict(features)`.

@@ -87,7 +87,7 @@ def find_table(store: Store, name: str, csv: Path) -> str | None:
 def log_figures(store: Store, run_id: str, figures: Sequence[Path]) -> None:
     """Put figures beside a logged table."""
     for figure in figures:
-        store.client.log_artifact(run_id, str(figure), "figures")
+        store.log_file(run_id, figure, "figures")
 
 
 def _content(csv: Path) -> str:
