@@ -27,28 +27,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         _say(f"rdfa: error: {visible(without_passwords(str(error)))}")
         return 2
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        _say(f"rdfa: error: {str(error.filename)[:80]}...: longer than names of files can be")
-        return 2
     except KeyboardInterrupt:
         _say("rdfa: interrupted; the same command goes on from here")
         return 130
     except BrokenPipeError:
         return 141
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
-            _say(f"rdfa: error: {error.filename or 'a file'}: {error.strerror}; see to the disk, then call it again")
-            return 2
-        if not _is_of_memory(error):
+        told = _of_the_machine(error)
+        if told is None:
             raise
-        said = " ".join(str(error).split())[:160] or type(error).__name__
-        _say(
-            f"rdfa: error: out of memory ({said}); give the command more (schedulers: runtime.memory_mb) or the run "
-            "less to hold (training.batch_size, windows.max_length), and call it again"
-        )
+        _say(f"rdfa: error: {told}")
         return 2
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What a person can do about a failure of disk or memory; None for a defect of rdfa, which keeps its traceback."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{str(error.filename)[:80]}...: longer than names of files can be"
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        return f"{error.filename or 'a file'}: {error.strerror}; see to the disk, then call it again"
+    if _is_of_memory(error):
+        said = " ".join(str(error).split())[:160] or type(error).__name__
+        return (
+            f"out of memory ({said}); give the command more (schedulers: runtime.memory_mb) or the run less to hold "
+            "(training.batch_size, windows.max_length), and call it again"
+        )
+    return None
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -214,10 +214,21 @@ def _only_trainer(state: Path, wait: bool) -> Iterator[None]:
         lock.release()
 
 
+class _Log(logging.FileHandler):
+    """A log that a full disk cuts short in silence: what fails beside it, results or progress, says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- logging's name
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     """Append what rdfa logs to a file that survives an interruption."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _Log(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     root = logging.getLogger("rdfa")
     root.addHandler(handler)

@@ -13,7 +13,13 @@ _ERRORS = (
     *(errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOENT, errno.ENOTDIR, errno.EEXIST),
 )
-CAUSES = ("disk is full", "no such file", "is not there", *(os.strerror(number) for number in _ERRORS))
+CAUSES = (
+    "disk is full",
+    "no such file",
+    "no such checkpoint",
+    "not there",
+    *(os.strerror(number) for number in _ERRORS),
+)
 """In the words of SQLite, of rdfa and of the system."""
 
 
