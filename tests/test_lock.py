@@ -29,7 +29,7 @@ def wanted() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     own = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
-    own += [each for extra in ("clusters", "s3", "test", "dev") for each in extras[extra]]
+    own += [each for extra in ("clusters", "postgres", "s3", "test", "dev") for each in extras[extra]]
     return [each for each in map(Requirement, own) if each.name != "rdfa"]
 
 

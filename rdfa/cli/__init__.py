@@ -83,7 +83,10 @@ def _is_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "unable to allocate", "out of memory", "new thread")
+_OF_MEMORY = (
+    *("can't allocate memory", "cannot allocate memory", "unable to allocate", "out of memory", "new thread"),
+    "could not create a primitive",  # oneDNN's words
+)
 
 _OF_THE_DISK = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),

@@ -67,8 +67,10 @@ def fetch(run: Run, folder: Path, key: str, archive: Path | None = None) -> Path
 
 def _build(run: Run, folder: Path, key: str, archive: Path | None) -> None:
     """Make everything in a temporary sibling, check it, and put it in the folder's place."""
-    if folder.exists() and any(folder.iterdir()) and not any(folder.glob("manifest-*.json")):
-        raise RdfaError(f"{folder}: holds files that `rdfa fetch` did not make; move them away first")
+    others = f"{folder}: holds files that `rdfa fetch` did not make; move them away first"
+    found = list(folder.iterdir()) if folder.exists() and not any(folder.glob("manifest-*.json")) else []
+    if any(path.name not in (ANNOTATIONS, FEATURES, SCORES) for path in found):
+        raise RdfaError(others)
     try:
         building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
         building.mkdir()  # not by tempfile, whose folders are private: the umask says who may read and write
@@ -83,11 +85,18 @@ def _build(run: Run, folder: Path, key: str, archive: Path | None) -> None:
             write_sample(run, building)
         annotations = _check(run, building, folder, read_all=False).annotations
         write_sealed(building / f"manifest-{key}.json", _describe(run, building, key, annotations))
+        if not all(_same(path, building / path.name) for path in found):
+            raise RdfaError(others)
         _swap_in(building, folder)
     except OSError as error:
         raise RdfaError(f"{folder}: cannot be written ({error.strerror or error}); nothing was changed") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _same(path: Path, made: Path) -> bool:
+    """Whether a file is what a fetch makes: it may lack its manifest, which Snakemake removes when a job fails."""
+    return path.is_file() and made.is_file() and sha256(path) == sha256(made)
 
 
 def _swap_in(building: Path, folder: Path) -> None:

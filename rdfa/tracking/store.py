@@ -73,6 +73,11 @@ class Store:
             raise RdfaError(
                 f"{self.uri}: MLflow reads no further than the `?`; rename the folder, or set MLFLOW_TRACKING_URI"
             )
+        if self.uri.startswith("sqlite:///") and "'" in str(Path.cwd()):
+            raise RdfaError(
+                f"{Path.cwd()}: MLflow makes no SQLite store below an apostrophe; rename the folder, or set "
+                "MLFLOW_TRACKING_URI to a server's address"
+            )
         with uninterrupted(), self.needed(), _one_at_a_time(self.uri):
             if self.uri == f"sqlite:///{_root(root) / 'mlflow.db'}":
                 follow(_root(root) / "mlflow.db")

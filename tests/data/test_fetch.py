@@ -137,6 +137,19 @@ def test_a_folder_that_no_fetch_has_made_is_left_alone(place: Path) -> None:
     assert entries(place) == ["precious.txt"] and entries(place.parent) == ["thumos14"]
 
 
+def test_a_folder_whose_manifest_alone_is_gone_is_known_by_its_content(place: Path) -> None:
+    # Snakemake removes what a job was to make when the job is killed, if only after its end.
+    fetch(run_of(), place, "k")
+    whole = bytes_of(place)
+    (place / "manifest-k.json").unlink()
+    fetch(run_of(), place, "k")
+    assert bytes_of(place) == whole
+    (place / "manifest-k.json").unlink()
+    (place / "annotations.json").write_text("somebody's own")
+    assert "holds files that `rdfa fetch` did not make" in refusal(run_of(), place)
+    assert (place / "annotations.json").read_text() == "somebody's own"
+
+
 def test_a_killed_fetch_leaves_nothing_to_trust_and_the_next_one_cleans_up(place: Path) -> None:
     code = f"""
         import os, signal

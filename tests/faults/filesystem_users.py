@@ -13,7 +13,7 @@ from tests.faults.verdicts import bad_message
 from tests.workflow.conftest import ROWS, Clone, clone_project, small_table
 
 _FIRST, _SECOND, _GROUP = 61001, 61002, 61010
-_NAMES = ("mes données", "数据 集", 'it\'s 100% "done"', "a#b", "$(touch x);&", "-n", "Ünï\u0301 ö", "tab\there")
+_NAMES = ("mes données", "数据 集", "it's", '100% "done"', "a#b", "$(touch x);&", "-n", "Ünï\u0301 ö", "tab\there")
 """Of folders: spaces, letters beyond ASCII, quotes, and what means something to a URL or a shell."""
 
 
@@ -96,7 +96,8 @@ def names(scene: Scene) -> Iterator[Outcome]:
         root = checkout(scene.folder / name, "fetch")
         outcome = Outcome(SURVIVED)
         for stage in list(STAGES)[: scene.count(4, len(STAGES))]:
-            ended = forked(rdfa(*command(stage, tracked=scene.full)), root)  # the short form logs in `moved`
+            tracked = scene.full and "'" not in name  # the short form logs in `moved`; MLflow takes no apostrophe
+            ended = forked(rdfa(*command(stage, tracked)), root)
             if ended.status != 0 or ended.traced or "not logged" in ended.output:
                 outcome = Outcome(WRONG, f"rdfa {stage} in a folder called {name!r}: {ended.output[-1500:]}")
                 break
@@ -106,11 +107,12 @@ def names(scene: Scene) -> Iterator[Outcome]:
         strays = sorted(path.name for path in scene.folder.iterdir() if path.name != name)
         yield Outcome(WRONG, f"{name!r} made {strays} beside it") if strays else outcome
         shutil.rmtree(root)
-    root = checkout(scene.folder / "what?", "train")
-    ended = forked(rdfa(*command("train", tracked=True)), root)
-    refused = ended.status == 2 and "`?`; rename the folder" in ended.output and not ended.traced
-    yield Outcome(SURVIVED) if refused else Outcome(WRONG, f"logged in a folder called 'what?': {ended.output[-1500:]}")
-    shutil.rmtree(root)
+    for name, why in (("what?", "the `?`"), ("it's", "an apostrophe")):
+        root = checkout(scene.folder / name, "train")
+        ended = forked(rdfa(*command("train", tracked=True)), root)
+        refused = ended.status == 2 and f"{why}; rename the folder" in ended.output and not ended.traced
+        yield Outcome(SURVIVED) if refused else Outcome(WRONG, f"logged in a folder {name!r}: {ended.output[-1500:]}")
+        shutil.rmtree(root)
     if scene.full:
         for name in _NAMES[:2]:
             yield _workflow(scene.folder / name)
