@@ -1,7 +1,7 @@
 """The campaign of faults: python -m tests.faults [--full] [--only GROUP ...] [--seed N] [--record FILE].
 
-With `--record` the lines of the groups that ran take the place of theirs in the table of a document, each with the
-revision of the code that it ran at; other groups' lines stay.
+With `--record` the lines of the kinds that ran take the place of theirs in the table of a document, each with the
+revision of the code that it ran at; other lines stay.
 """
 
 import argparse
@@ -28,10 +28,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, help="these groups alone")
     parser.add_argument("--kind", help="only kinds whose name contains this")
     parser.add_argument("--seed", type=int, default=0, help="of all random choices")
-    parser.add_argument("--record", type=Path, help="a document whose lines of these groups are replaced")
+    parser.add_argument("--record", type=Path, help="a document whose lines of these kinds are replaced")
     asked = parser.parse_args()
-    if asked.record and asked.kind:
-        parser.error("--record takes whole groups: leave --kind out")
     revision, rows = _revision(), []
     for group in asked.only:
         module = importlib.import_module(f"tests.faults.{group}")
@@ -39,8 +37,8 @@ def main() -> int:
         ran = [_report(run_kind(_spoken(group), kind, asked.seed, asked.full)) for kind in kinds]
         rows += ran
         if asked.record:
-            record(asked.record, group, [line(row, revision) for row in ran], asked.full, asked.seed)
-            if hasattr(module, "record"):
+            record(asked.record, [line(row, revision) for row in ran], asked.full, asked.seed)
+            if asked.kind is None and hasattr(module, "record"):
                 module.record(asked.record)  # what a group shows beside the table: a figure
     print("\n" + table([line(row, revision) for row in rows]))
     return 0 if rows and all(row.passed for row in rows) else 1
@@ -64,17 +62,15 @@ def _revision() -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def record(path: Path, group: str, lines: list[str], full: bool, seed: int) -> None:
-    """Put a group's lines into the table of a document."""
+def record(path: Path, lines: list[str], full: bool, seed: int) -> None:
+    """Put lines into the table of a document, each in the place of its kind's former one, or at its group's end."""
     page = path.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     old, _, after = rest.partition(END)
-    found: dict[str, list[str]] = {}
-    for each in old.splitlines():
-        if each.startswith("| "):
-            found.setdefault(cells_of(each)[0], []).append(each)
-    found[_spoken(group)] = lines
-    kept = [each for name in map(_spoken, GROUPS) for each in found.get(name, [])]
+    kinds = {tuple(cells_of(each)[:2]): each for each in old.splitlines() if cells_of(each)[0] in map(_spoken, GROUPS)}
+    kinds |= {tuple(cells_of(each)[:2]): each for each in lines}
+    order = [_spoken(group) for group in GROUPS]
+    kept = [kinds[kind] for kind in sorted(kinds, key=lambda kind: order.index(kind[0]))]
     form = "make faults-full" if full else "make faults"
     system = f"{os.cpu_count()} processors, {platform.system()}, Python {platform.python_version()}"
     made = f"`{form}`, seed {seed}, {datetime.date.today()}, {system}; `at` is the revision that ran.\n\n"

@@ -62,12 +62,12 @@ def test_what_cannot_be_injected_here_is_said() -> None:
     assert "not here: no root here" in table([line(row, "abc")])
 
 
-def test_a_group_s_lines_take_the_place_of_its_old_ones_and_leave_the_others(tmp_path: Path) -> None:
+def test_a_kind_s_line_takes_the_place_of_its_old_one_and_leaves_the_others(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}{END}after\n")
     rows = {name: run_kind(name, Kind("drawn", drawn), 0, False) for name in ("load", "crashes")}
     for name, revision in (("load", "one"), ("crashes", "two"), ("load", "three")):
-        record(page, name, [line(rows[name], revision)], True, 0)
+        record(page, [line(rows[name], revision)], True, 0)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n")
     assert [each.split()[-2] for each in text.splitlines() if "drawn" in each] == ["two", "three"]
