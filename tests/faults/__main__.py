@@ -57,9 +57,13 @@ def _spoken(group: str) -> str:
 
 
 def _revision() -> str:
-    """Of the code that is tested."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    """Of the code that is tested; the documents do not count, of which one is being written."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":!docs")
+    return git("rev-parse", "--short=7", "HEAD") + ("-dirty" if changed else "")
 
 
 def record(path: Path, lines: list[str], full: bool, seed: int) -> None:
