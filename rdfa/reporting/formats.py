@@ -110,7 +110,8 @@ def _blocks(rows: Sequence[Row], once: Mapping[str, Any]) -> list[tuple[tuple[st
     for row in map(_joined, rows):
         tious = tuple(name for name in row if name.startswith("mAP@") and row[name] not in _EMPTY)
         blocks.setdefault(tious, []).append(row)
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in {*once, *_NOT_SHOWN}]
+    elsewhere = {*once, *_NOT_SHOWN}
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in elsewhere]
     return [
         (tuple(name for name in names if any(row.get(name) not in _EMPTY for row in members)), members)
         for members in blocks.values()

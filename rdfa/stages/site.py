@@ -22,6 +22,7 @@ from rdfa.reporting.pages import inline, page, rendered, template_text
 
 _MARK = ".rdfa-site"
 """Stands in a folder that this stage has made, and may therefore replace."""
+_PICTURES = {".png", ".svg"}
 _WORDS = {"title", "caption", "alt", "data_set"}
 _ENDINGS = {
     ".csv": "CSV",
@@ -66,7 +67,7 @@ def site_stage(names: Sequence[str], root: Path, out: Path, scale: str | None = 
     for made in tables:
         _write_table(building, made, root, shared)
     labels = [_write_document(building, path, documents, root / "docs", shared) for path in documents]
-    for picture in (root / "docs").rglob("*.png"):
+    for picture in (path for path in (root / "docs").rglob("*") if path.suffix in _PICTURES):
         _copy(picture, building / "docs" / picture.parent.relative_to(root / "docs"))
     write_text(building / "index.html", _index(tables, labels, root, shared))
     if out.exists():

@@ -148,7 +148,8 @@ class Store:
     def log_file(self, run_id: str, file: Path, folder: str = "") -> None:
         """Log one file, whole. To a local disk it is copied here: what MLflow was copying when it was killed stays, and
         is shown as a file of the run."""
-        address = self.client.get_run(run_id).info.artifact_uri
+        # A server keeps the files, and need not be asked where.
+        address = "" if self.uri.startswith("http") else self.client.get_run(run_id).info.artifact_uri
         if not address.startswith("file://"):
             self.client.log_artifact(run_id, str(file), folder or None)
             return

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 from tests.faults.campaign import LOST, SURVIVED, WRONG, Kind, Outcome, Scene
-from tests.faults.crashes_fork import Blow, Ended, call
+from tests.faults.crashes_fork import Blow, Met, call
 from tests.faults.crashes_scene import Stage, contents, differences, running, stage, tracked
 from tests.faults.crashes_workflow import snakemake_killed
 
@@ -70,15 +70,15 @@ def disturbed(of: Stage, blow: Blow) -> Outcome | None:
     return judged(of, str(blow), before, first, wrong)
 
 
-def judged(of: Stage, fault: str, before: dict[str, str], first: Ended, wrong: str) -> Outcome:
+def judged(of: Stage, fault: str, before: dict[str, str], first: Met, wrong: str) -> Outcome:
     """What became of a stage that a fault met: `first` is how it ended, `wrong` what is wrong with that."""
     name = f"{of.name}, {fault} ({len(first.events)} events, the last: {first.events[-1] if first.events else None})"
     wrong = wrong or _not_whole(of, before)
     if wrong:
         return Outcome(WRONG, f"{name}: {wrong}")
     second = call(of.work, of.commands)
-    if second.status or "Traceback" in second.said:
-        return Outcome(LOST, f"{name}: the next call ended with {second.status}\n{second.said[-1500:]}")
+    if second.status or second.traced:
+        return Outcome(LOST, f"{name}: the next call ended with {second.status}\n{second.output[-1500:]}")
     if other := differences(contents(of.work), contents(of.after)):
         return Outcome(LOST, f"{name}: the next call ends in other files: {', '.join(other[:8])}")
     if left := running(of.work):
@@ -88,15 +88,15 @@ def judged(of: Stage, fault: str, before: dict[str, str], first: Ended, wrong: s
     return Outcome(SURVIVED)
 
 
-def _wrong_end(first: Ended, number: signal.Signals) -> str:
+def _wrong_end(first: Met, number: signal.Signals) -> str:
     """What is wrong with how a disturbed process ended; a signal may have come too late."""
-    if "Traceback" in first.said:
-        return f"a traceback\n{first.said[-1500:]}"
+    if first.traced:
+        return f"a traceback\n{first.output[-1500:]}"
     if number == signal.SIGKILL:
-        return "" if first.status in (-signal.SIGKILL, 0) else f"it ended with {first.status}\n{first.said[-500:]}"
+        return "" if first.status in (-signal.SIGKILL, 0) else f"it ended with {first.status}\n{first.output[-500:]}"
     if first.status not in (INTERRUPTED, 0):
-        return f"it ended with {first.status}\n{first.said[-500:]}"
-    return "" if first.status == 0 or "interrupted" in first.said else f"it said only {first.said[-500:]!r}"
+        return f"it ended with {first.status}\n{first.output[-500:]}"
+    return "" if first.status == 0 or "interrupted" in first.output else f"it said only {first.output[-500:]!r}"
 
 
 def _not_whole(of: Stage, before: dict[str, str]) -> str:
@@ -128,8 +128,8 @@ def short_of_memory(scene: Scene) -> Iterator[Outcome]:
         of.begin()
         before = contents(of.work)
         first = call(of.work, of.commands, limit=left)
-        said_so = first.status == 2 and "rdfa: error:" in first.said and "memory" in first.said
-        wrong = "" if first.status <= 0 or said_so else f"it ended with {first.status}\n{first.said[-1500:]}"
+        said_so = first.status == 2 and "rdfa: error:" in first.output and "memory" in first.output
+        wrong = "" if first.status <= 0 or said_so else f"it ended with {first.status}\n{first.output[-1500:]}"
         yield judged(of, f"{left / 2**20:.1f} MiB left", before, first, wrong)
 
 

@@ -6,20 +6,19 @@ its folder and each statement that it sends to MLflow's database. Or from its ti
 libraries; or from the memory that it takes, as the kernel draws it.
 """
 
+import math
 import os
 import re
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.forked import warm
+from tests.faults.forked import Ended, Forked, rdfa
 
-SPOKEN = "said.txt"
 EVENTS = "events.txt"
 STRUCK = "the signal"
 """Stands among the events where it was sent."""
@@ -51,13 +50,9 @@ class Blow:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a process ended."""
+class Met(Ended):
+    """How a process ended that a signal may have met."""
 
-    status: int
-    """Its exit status; negative: the signal that killed it."""
-    said: str
-    """Standard output and error."""
     events: tuple[str, ...]
     """All events, in order; the last one is that before which the signal came."""
     seconds: float
@@ -67,40 +62,41 @@ class Ended:
     """Whether the signal was sent; a process may end before its moment."""
 
 
-def call(folder: Path, commands: Sequence[Sequence[str]], blow: Blow | None = None, limit: int | None = None) -> Ended:
+def call(folder: Path, commands: Sequence[Sequence[str]], blow: Blow | None = None, limit: int | None = None) -> Met:
     """Run commands of rdfa one after the other in `folder`, in one process, and wait for its end.
 
     Args:
         limit: bytes of address space that the process may take beyond what it has at its beginning.
     """
-    warm()
-    said, events = folder.parent / SPOKEN, folder.parent / EVENTS
-    for path in (said, events):
-        path.write_bytes(b"")
-    sys.stdout.flush()
-    sys.stderr.flush()
+    events = folder.parent / EVENTS
+    events.write_bytes(b"")
+
+    def prepare() -> None:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "DVC_EXP_NAME"):
+            os.environ.pop(name, None)
+        _watch(folder, os.open(events, os.O_WRONLY | os.O_APPEND), blow)
+        if limit is not None:
+            _limit_memory(limit)
+
     start = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            status = _child(folder, commands, blow, limit, said, events)
-        except BaseException:  # as the interpreter does, which this process must not reach: it is a copy
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    try:
-        status, pages, struck = _followed(child, blow, start)
-    except BaseException:  # of the caller's limit
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
+    child = Forked(lambda: _all_of(commands), folder, before=prepare)
+    pages, struck = 0, False
+
+    def strike_in_time() -> None:
+        nonlocal pages, struck
+        pages = max(pages, _pages(child.pid))
+        if blow is None or struck:
+            return
+        late = blow.seconds is not None and time.monotonic() - start >= blow.seconds
+        if late or (blow.memory is not None and pages >= blow.memory):
+            child.signal(blow.signal)
+            struck = True
+
+    ended = child.wait(timeout=math.inf, watch=strike_in_time)  # the kind's own limit ends it
     happened = events.read_text(errors="replace").splitlines()
-    return Ended(
-        status=os.waitstatus_to_exitcode(status),
-        said=said.read_text(errors="replace"),
+    return Met(
+        status=ended.status,
+        output=ended.output,
         events=tuple(event for event in happened if event != STRUCK),
         seconds=time.monotonic() - start,
         pages=pages,
@@ -108,51 +104,8 @@ def call(folder: Path, commands: Sequence[Sequence[str]], blow: Blow | None = No
     )
 
 
-def _followed(child: int, blow: Blow | None, start: float) -> tuple[int, int, bool]:
-    """Wait for a child and send it its signal when time or memory say so.
-
-    Returns:
-        How it ended, the most pages it had, and whether it was sent a signal.
-    """
-    pages, struck = 0, False
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return status, pages, struck
-        late = blow is not None and blow.seconds is not None and time.monotonic() - start >= blow.seconds
-        pages = max(pages, _pages(child))
-        if blow is not None and (late or (blow.memory is not None and pages >= blow.memory)):
-            os.kill(child, blow.signal)
-            blow, struck = None, True
-        time.sleep(0.002)
-
-
-def _child(
-    folder: Path, commands: Sequence[Sequence[str]], blow: Blow | None, limit: int | None, said: Path, events: Path
-) -> int:
-    from rdfa.cli import main
-
-    spoken = os.open(said, os.O_WRONLY | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(spoken, stream)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    os.chdir(folder)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "DVC_EXP_NAME"):
-        os.environ.pop(name, None)
-    _watch(folder, os.open(events, os.O_WRONLY | os.O_APPEND), blow)
-    if limit is not None:
-        _limit_memory(limit)
-    for command in commands:
-        try:
-            status = main(list(command))
-        except SystemExit as error:
-            status = int(error.code or 0)
-        if status:
-            return status
-    return 0
+def _all_of(commands: Sequence[Sequence[str]]) -> int:
+    return next((status for status in (rdfa(*command)() for command in commands) if status), 0)
 
 
 def _watch(folder: Path, log: int, blow: Blow | None) -> None:

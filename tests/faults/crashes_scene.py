@@ -26,7 +26,7 @@ from rdfa.files import read_json
 from tests.conftest import ROOT, TINY
 from tests.data.own_files import GRID, recordings, write_features, write_labels
 from tests.data.test_hapt import made_up, tar_of
-from tests.faults.crashes_fork import Ended, call
+from tests.faults.crashes_fork import Met, call
 from tests.workflow.conftest import small_table
 
 SMALL = {"source.sample.train_videos": 4, "source.sample.test_videos": 3, "training.epochs": 2}
@@ -45,7 +45,7 @@ class Stage:
     name: str
     commands: Commands
     root: Path
-    whole: Ended
+    whole: Met
     """The uninterrupted call."""
     smallest: int
     """Pages in memory of a process that does next to nothing."""
@@ -86,7 +86,7 @@ def stage(name: str) -> Stage:
         shutil.rmtree(made.root / "work" / "mlartifacts")
     copy(made.root / "work", made.root / f"before-{name}")
     whole = call(made.root / "work", commands)
-    assert whole.status == 0, f"{commands}: {whole.status}\n{whole.said}"
+    assert whole.status == 0, f"{commands}: {whole.status}\n{whole.output}"
     copy(made.root / "work", made.root / f"after-{name}")
     smallest = call(made.root / "work", [("params", "thumos14-rdfa-paper-sample-s0")]).pages
     return Stage(name, commands, made.root, whole, smallest)
@@ -158,7 +158,7 @@ def _describe_own(root: Path) -> None:
         root / "work",
         [("new-dataset", "mine", "--annotations", str(labels), "--features", str(features), *GRID)],
     )
-    assert described.status == 0, described.said
+    assert described.status == 0, described.output
 
 
 def contents(folder: Path) -> dict[str, str]:

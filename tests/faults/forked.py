@@ -118,8 +118,12 @@ class Forked:
             os.waitpid(self.pid, 0)
         self._output.unlink(missing_ok=True)
 
-    def wait(self, timeout: float = 150.0) -> Ended:
-        """Wait for its end; it is killed, and TimeoutError raised, when there was none in time."""
+    def wait(self, timeout: float = 150.0, watch: Callable[[], object] | None = None) -> Ended:
+        """Wait for its end; it is killed, and TimeoutError raised, when there was none in time.
+
+        Args:
+            watch: called every two milliseconds until then.
+        """
         end = time.monotonic() + timeout
         pause = 0.002
         try:
@@ -129,8 +133,10 @@ class Forked:
                     break
                 if time.monotonic() > end:
                     raise TimeoutError(f"nothing after {timeout:g} seconds; it had said: {self.said()[-2000:]}")
+                if watch is not None:
+                    watch()
                 time.sleep(pause)
-                pause = min(pause * 1.5, 0.05)
+                pause = min(pause * 1.5, 0.05) if watch is None else pause
             return Ended(os.waitstatus_to_exitcode(status), self.said())
         except BaseException:  # of the caller's own limit too: no child outlives the one who waits for it
             self.end()

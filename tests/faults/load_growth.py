@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import brentq
 
 from benchmarks.machine import forget_peak, resident
 
@@ -122,13 +123,16 @@ class Growth:
     def slope(self, what: str) -> float | None:
         """p in cost = constant + factor * size^p, the constant being the cost of the first size; None: it is flat.
 
-        Without the constant part, which would hide the growth of the other.
+        Without the constant part, which would hide the growth of the other. Memory is the most of several moments, and
+        what the first size takes need not be part of what a larger one takes: where three larger sizes have a smaller
+        constant in common, that one counts.
         """
         values, sizes = np.array(self.column(what)), np.array(self.sizes, dtype=float)
         if not values.max() - values[0] > FLAT[what]:
             return None
         more = np.maximum(values[1:] - values[0], 0.01 * (values.max() - values[0]))
-        return float(np.polyfit(np.log(sizes[1:] - sizes[0]), np.log(more), 1)[0])
+        slope = float(np.polyfit(np.log(sizes[1:] - sizes[0]), np.log(more), 1)[0])
+        return min(slope, _power(sizes[-3:], values[-3:])) if what == "mib" and len(sizes) > 3 else slope
 
     def at_least(self, other: "Growth") -> "Growth":
         """The lower of two measurements at each size: other work on the machine only ever adds."""
@@ -144,6 +148,17 @@ class Growth:
             for what, bound in bounds.items()
             if (slope := self.slope(what)) is not None and slope > bound
         ]
+
+
+def _power(sizes: np.ndarray, values: np.ndarray) -> float:
+    """p in value = constant + factor * size^p through three points; infinite if no p up to 4 leads through them."""
+
+    def bend(p: float) -> float:
+        (early, late), (less, more) = np.diff(sizes**p), np.diff(values)
+        return float(late * less - early * more)
+
+    lowest, highest = 0.01, 4.0
+    return float(brentq(bend, lowest, highest)) if bend(lowest) * bend(highest) < 0 else math.inf
 
 
 def measured(

@@ -1,13 +1,14 @@
 """The campaign counts what is not survived: it would otherwise pass whatever happens."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.__main__ import BEGIN, END, record
 from tests.faults.campaign import HUNG, LOST, SURVIVED, Kind, NotHere, Outcome, Scene, line, run_kind, table
+from tests.faults.load_growth import BOUND, Cost, Growth
 
 
 def drawn(scene: Scene) -> Iterator[Outcome]:
@@ -72,3 +73,29 @@ def test_a_kind_s_line_takes_the_place_of_its_old_one_and_leaves_the_others(tmp_
     assert text.startswith("before\n") and text.endswith("after\n")
     assert [each.split()[-2] for each in text.splitlines() if "drawn" in each] == ["two", "three"]
     assert "| **all** |  | 6 | 4 | 2 |" in text
+
+
+def growth(cost: Callable[[int], float]) -> Growth:
+    sizes = (37, 3_700, 11_100, 37_000)
+    costs = tuple(Cost(seconds=cost(size), mib=cost(size), calls=0) for size in sizes)
+    return Growth(name="a stage", sizes=sizes, costs=costs)
+
+
+@pytest.mark.parametrize("power", [0.8, 1.0, 1.3, 2.0])
+def test_a_slope_is_the_power_of_what_grows(power: float) -> None:
+    found = growth(lambda size: 50 + size**power)
+    for what in ("seconds", "mib"):
+        assert found.slope(what) == pytest.approx(power, abs=0.02)
+    wrong = found.worse_than({"seconds": BOUND, "mib": BOUND})
+    assert len(wrong) == (2 if power > BOUND else 0)
+
+
+@pytest.mark.parametrize(("power", "worse"), [(1.0, False), (2.0, True)])
+def test_memory_that_the_first_size_needs_for_something_else_hides_no_growth(power: float, worse: bool) -> None:
+    """The most of several moments: 25 MiB at first, and what grows is above it from the second size on."""
+    found = growth(lambda size: max(25, 270 * (size / 37_000) ** power + (0 if worse else 2)))
+    assert bool(found.worse_than({"mib": BOUND})) is worse
+
+
+def test_what_does_not_grow_is_flat() -> None:
+    assert growth(lambda size: 100 + size / 10_000).slope("mib") is None

@@ -80,8 +80,9 @@ def make_own_data(clone: Clone) -> None:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """The digest of every file below a folder."""
-    return {str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*") if path.is_file()}
+    """The digest of every file below a folder, without Snakemake's marks of time (.dvcignore)."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".snakemake_timestamp")
+    return {str(path.relative_to(folder)): sha256(path) for path in files}
 
 
 def outs(clone: Clone) -> dict[str, str]:

@@ -50,17 +50,27 @@ for name in elsewhere():
     except RdfaError as error:
         REFUSED[name] = str(error)
 
-# By the training's folder and the key of detections or metrics: tables share trainings whose runs they detect with or
-# evaluate in other ways.
+
+def names_of(run):
+    """What rules find a run by: its training's folder, and that with the key of its detections or of its metrics. Tables
+    share trainings whose runs they detect with or evaluate in other ways."""
+    folder, made = paths(run).folder.name, keys(run)
+    return [(folder, key) for key in (None, made.detect, made.evaluate)]
+
+
 RUNS = {
-    (paths(composed.run).folder.name, key): (composed.run, entry.row)
+    name: (composed.run, entry.row)
     for entries in TABLES.values()
     for entry in entries
     for composed in entry.runs
-    for key in (None, keys(composed.run).detect, keys(composed.run).evaluate)
+    for name in names_of(composed.run)
 }
 # One run per data set and key is enough to fetch it.
-DATA = {(data_name(run), keys(run).fetch): (run, row) for run, row in RUNS.values()}
+DATA = {
+    (data_name(run), keys(run).fetch): (run, row)
+    for (_, key), (run, row) in RUNS.items()
+    if key is None
+}
 
 for name, entries in TABLES.items():
     keep_only_current(Path(f"results/{name}.csv"), table_key(entries))
@@ -71,9 +81,8 @@ def run_of(wildcards):
     return RUNS[wildcards.run, wildcards.get("key")][0]
 
 
-UNCHANGED = (
-    set()
-)  # own data sets that were looked at: once for all rows, as there may be tens of thousands of files
+# Own data sets that were looked at: once for all rows, as there may be tens of thousands of files.
+UNCHANGED = set()
 
 
 def current_paths(run):
