@@ -166,7 +166,12 @@ inline int scan_backward(const Task& task, const Partials& partial) {
             for (const ScanTensor& x : inputs) ahead.add(task, x, next, next_chunk);
             ahead.add_boundary_states(task, next, next_chunk);
 
-            const bool first = k % blocks_per_group == 0;
+            const int64_t group = (block0 + k) / blocks_per_group;
+            const int64_t offset = (group * p.steps + task.begin(chunk)) * padded;
+            float *grad_B = partial.grad_B + offset, *grad_C = partial.grad_C + offset;
+            const bool first = k % blocks_per_group == 0, last = (k + 1) % blocks_per_group == 0 || k + 1 == blocks;
+            if (last) ahead.add(grad_B, padded * sizeof(float), (char*)grad_C - (char*)grad_B);
+
             load_chunk(task, k, chunk, tile, lanes_y, first);
             for (int n0 = 0; n0 < padded; n0 += kStates) {
                 const int64_t at = k * padded + n0;
@@ -182,10 +187,7 @@ inline int scan_backward(const Task& task, const Partials& partial) {
             }
             store_chunk(task, k, chunk, tile, partial.grad_D + (block0 + k) * kBlock,
                         partial.grad_delta_bias + (block0 + k) * kBlock);
-            if ((k + 1) % blocks_per_group == 0 || k + 1 == blocks) {
-                const int64_t group = (block0 + k) / blocks_per_group;
-                const int64_t offset = (group * p.steps + task.begin(chunk)) * padded;
-                float *grad_B = partial.grad_B + offset, *grad_C = partial.grad_C + offset;
+            if (last) {
                 sum_lanes(lanes_B, length * padded, grad_B);
                 sum_lanes(lanes_C, length * padded, grad_C);
                 sum_lanes(lanes_y, length, sum_y);

@@ -73,7 +73,7 @@ struct Task {
 // What the next block of channels will need from memory. The loops over states ask for some of it at every step: asked
 // for all at once, it would fill the processor's queue of misses.
 class Ahead {
-    static constexpr int kMost = 8, kLine = 64;
+    static constexpr int kMost = 9, kLine = 64;
     struct Tile {
         const char* first;
         int64_t step, line;
@@ -87,7 +87,7 @@ class Ahead {
     }
 
 public:
-    // Two cache lines at every step.
+    // Two cache lines at every step, `line` bytes apart.
     void add(const void* first, int64_t step, int64_t line) { tiles[count++] = {(const char*)first, step, line}; }
     void add(const Task& task, const ScanTensor& x, int64_t block, int64_t chunk) {
         if (!x.data || chunk < 0 || chunk >= task.chunks()) return;
