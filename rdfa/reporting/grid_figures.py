@@ -6,7 +6,8 @@ from pathlib import Path
 from rdfa.data.annotations import Annotations
 from rdfa.data.detections import Detections
 from rdfa.evaluation.diagnosis import Diagnosis, diagnose
-from rdfa.evaluation.precision_recall import precision_recall
+from rdfa.evaluation.judgement import as_judged
+from rdfa.evaluation.precision_recall import PrecisionRecall, precision_recall
 from rdfa.reporting.accuracy_figures import (
     average_figure,
     class_figure,
@@ -31,6 +32,8 @@ def draw(
 ) -> Iterator[Drawing]:
     """Draw all figures that apply to a table's rows on one data set, one after the other.
 
+    Truth and detections are those that the metrics were made of: of one class where a run's labels do not count.
+
     Args:
         rows: results of `entries`, in their order.
         truth: the test split as it is annotated.
@@ -51,18 +54,21 @@ def draw(
     training = training_figure(rows)
     if training is not None:
         yield training
-    tious = rows[0].run.evaluation.tious
-    curves = {
-        row.label: [precision_recall(truth, read(place.detections), tious) for place in row.where] for row in rows
-    }
-    yield precision_recall_figure(rows, curves)
+    yield precision_recall_figure(rows, {row.label: _curves(row, truth, read) for row in rows})
     pair = best_and_worst(rows)
-    detections = {row.label: read(row.where[0].detections) for row in pair}
-    first = pair[0]
-    chosen = choose_videos(truth, detections[first.label], tious, first.run.evaluation.protocol, videos)
+    judged = {row.label: as_judged(truth, read(row.where[0].detections), row.run.evaluation) for row in pair}
+    first, tious = pair[0], rows[0].run.evaluation.tious
+    chosen = choose_videos(*judged[first.label], tious, first.run.evaluation.protocol, videos)
     rule = f"{listed(videos)}, as asked for" if videos else RULE.format(row=repr(first.label))
+    detections = {label: found for label, (_, found) in judged.items()}
     yield truth_timeline(first.run, chosen, detections, rule, repr(first.label))
-    yield from _diagnosis(first, {label: diagnose(truth, own, tious) for label, own in detections.items()})
+    yield from _diagnosis(first, {label: diagnose(*both, tious) for label, both in judged.items()})
+
+
+def _curves(row: RowResult, truth: Annotations, read: Callable[[Path], Detections]) -> list[PrecisionRecall]:
+    """The curves of a row's runs, one run's detections in memory at a time."""
+    rules = row.run.evaluation
+    return [precision_recall(*as_judged(truth, read(place.detections), rules), rules.tious) for place in row.where]
 
 
 def best_and_worst(rows: Sequence[RowResult]) -> list[RowResult]:

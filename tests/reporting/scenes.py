@@ -6,8 +6,9 @@ import numpy as np
 import yaml
 
 from rdfa.data.annotations import Annotations, Video, write_annotations
-from rdfa.data.detections import collect_detections, write_detections
+from rdfa.data.detections import UNNAMED, collect_detections, write_detections
 from rdfa.evaluation.average_precision import mean_average_precision
+from rdfa.evaluation.judgement import as_judged
 from rdfa.files import write_json, write_text
 from rdfa.identity import Paths, paths
 from rdfa.params import PARAMS, leaves, parse_override, read_yaml
@@ -61,6 +62,14 @@ def recurrence_table() -> str:
     return yaml.safe_dump(about | {"params": tiny_params(), "rows": rows})
 
 
+def proposals_table() -> str:
+    """Two rows whose detections have no labels, as those of proposals without a classifier."""
+    rows = [{"model": "rdfa", "variant": "paper", "label": label} for label in ("near", "far")]
+    rows[1]["params"] = {"model": {"stem": {"recurrence": 1}}}
+    about = {"title": "Proposals", "dataset": "thumos14", "scale": "sample", "seeds": [0]}
+    return yaml.safe_dump(about | {"params": tiny_params() | {"evaluation": {"agnostic": True}}, "rows": rows})
+
+
 def write_runs(root: Path, name: str, misses: dict[str, float]) -> None:
     """Data, detections, metrics, histories and the table itself, in the working directory `root`."""
     table, entries = read_table(name, folder=root / PARAMS)
@@ -102,10 +111,12 @@ def _write_run(run: Run, where: Paths, truth: Annotations, misses: float) -> Non
         segments = np.clip(np.sort(np.concatenate([near, far]), axis=1), 0, video.duration)
         scores = np.concatenate([random.uniform(0.3, 1, len(near)), random.uniform(0, 0.6, len(far))])
         wrong = random.integers(0, len(CLASSES), len(far))
-        found.append((video.name, segments, scores, np.concatenate([labels, wrong])))
-    detections = collect_detections(found, CLASSES)
+        named = np.concatenate([labels, wrong])
+        found.append((video.name, segments, scores, np.zeros_like(named) if run.evaluation.agnostic else named))
+    detections = collect_detections(found, (UNNAMED,) if run.evaluation.agnostic else CLASSES)
     write_detections(where.detections, detections)
-    result = mean_average_precision(truth, detections, run.evaluation.tious, run.evaluation.protocol)
+    judged = as_judged(truth, detections, run.evaluation)
+    result = mean_average_precision(*judged, run.evaluation.tious, run.evaluation.protocol)
     about = {"run": where.folder.name, "data_set": run.dataset, "scale": run.scale, "planted_data": True}
     bootstrap = {"replicates": 20, "seed": 0, "average_mAP": [result.average] * 20}
     write_json(where.metrics, about | result.as_json() | {"bootstrap": bootstrap})

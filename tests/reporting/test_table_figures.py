@@ -28,6 +28,7 @@ from tests.reporting.scenes import (
     RECURRENCE,
     SEEDS,
     ground_truth,
+    proposals_table,
     recurrence_table,
     write_project,
     write_runs,
@@ -156,6 +157,27 @@ def test_figures_are_set_aside_with_their_table_and_come_back_with_it(made: Path
     keep_only_current_figures(folder, key)
     assert (folder / "recurrence.svg").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["table4"]
+
+
+def test_where_labels_do_not_count_the_figures_show_what_the_metrics_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path, {"proposals": proposals_table()})
+    write_runs(tmp_path, "proposals", {"near": 0.5, "far": 4.0})
+    folder = figures_stage("proposals", tmp_path, tracked=False)
+    words = {figure["file"]: figure["alt"] for figure in read_json(folder / "index.json")["figures"]}
+    first = read_table("proposals", folder=tmp_path / "params")[1][0].runs[0].run
+    metrics = read_json(paths(first, tmp_path).metrics)
+    areas = re.findall(r"([\d.]+) at tIoU (\d\.\d+)", words["precision-recall.svg"])
+    assert {float(tiou): float(area) for area, tiou in areas} == {
+        tiou: pytest.approx(100 * value, abs=0.5) for tiou, value in zip(metrics["tiou"], metrics["mAP"], strict=True)
+    }
+    assert metrics["average_mAP"] > 0.5
+    assert all(float(average) > 10 for average in re.findall(r"AP ([\d.]+) %", words["timeline.svg"]))
+    missed = re.findall(r"(near|far) ([\d.]+) %", words["false-negatives.svg"])
+    assert {row: float(share) < 20 for row, share in missed} == {"near": True, "far": False}
+    assert "CliffDiving" not in text_of(folder / "timeline.svg")
 
 
 def test_a_renamed_row_makes_other_figures(made: Path) -> None:
