@@ -14,6 +14,7 @@ import pytest
 from rdfa.files import read_json
 from rdfa.identity import keys, parse_run_name, paths
 from rdfa.params import compose
+from rdfa.reporting.grids import read_table, table_names
 from tests.conftest import ROOT
 from tests.workflow.conftest import ROWS, Clone, clone_project, small_table
 
@@ -145,10 +146,16 @@ def test_every_job_leaves_a_log_and_a_benchmark(clone: Clone) -> None:
         assert len(list((clone.root / "logs" / "benchmarks" / rule).glob("*.tsv"))) == count
 
 
-def test_each_planned_command_makes_the_file_that_it_is_planned_for(tmp_path: Path) -> None:
-    # Of all tables: some share trainings that they evaluate in other ways.
-    said = clone_project(tmp_path).run("snakemake", "-n", "-p", "--cores", "2", "tables").stdout
-    planned = set(re.findall(r"rdfa (detect|evaluate) (.*) 2>&1 \| tee -i logs/\1/(.*)-([0-9a-f]{8})\.log", said))
+@pytest.fixture(scope="module")
+def planned_commands(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a dry run of all tables says: some share trainings, and some of these they evaluate in other ways."""
+    fresh = clone_project(tmp_path_factory.mktemp("planned"))
+    return fresh.run("snakemake", "-n", "-p", "--cores", "2", "tables").stdout
+
+
+def test_each_planned_command_makes_the_file_that_it_is_planned_for(planned_commands: str) -> None:
+    found = re.findall(r"rdfa (detect|evaluate) (.*) 2>&1 \| tee -i logs/\1/(.*)-([0-9a-f]{8})\.log", planned_commands)
+    planned = set(found)
     folders = [folder for stage, _, folder, _ in planned if stage == "evaluate"]
     assert len(set(folders)) < len(folders), "no two tables share a training: this test shows nothing"
     for stage, arguments, folder, key in planned:
@@ -156,6 +163,15 @@ def test_each_planned_command_makes_the_file_that_it_is_planned_for(tmp_path: Pa
         settings = tuple(option.removeprefix("--set=") for option in options)
         run = compose(**parse_run_name(name), overrides=settings, folder=ROOT / "params").run
         assert (paths(run).folder.name, getattr(keys(run), stage)) == (folder, key), arguments
+
+
+def test_what_several_tables_need_is_trained_once(planned_commands: str) -> None:
+    tables = (read_table(name, folder=ROOT / "params")[1] for name in table_names(ROOT / "params"))
+    runs = [composed.run for entries in tables for entry in entries for composed in entry.runs]
+    planted = [run for run in runs if run.source.kind == "sample"]
+    trained = re.findall(r"rdfa train .* 2>&1 \| tee -i logs/train/(.*)\.log", planned_commands)
+    assert sorted(trained) == sorted({paths(run).folder.name for run in planted})
+    assert len(trained) == len({keys(run).train for run in planted}) < len(planted)
 
 
 def test_a_wrong_parameter_stops_snakemake_with_file_and_key(clone: Clone) -> None:
