@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
@@ -25,7 +25,22 @@ from rdfa.schema import Line, Name, Section, Seed
 
 Column = Literal["published", "recall", "mAP_N"]
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_MOST_SEEDS = 100
+"""More than this is a seed that was meant, not a number of seeds."""
 UNLABELLED = "labels ignored: every instance and every detection is an action"
+
+
+def _first_seeds(value: Any) -> Any:
+    """A number of seeds as the list of the first so many, from 0 on; anything else as it is."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if not 0 < value <= _MOST_SEEDS:
+        raise ValueError(f"must be a number of seeds from 1 to {_MOST_SEEDS} or a list of seeds, not {value}")
+    return tuple(range(value))
+
+
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(_first_seeds)]
+"""`[4, 7]`: these. `3`: the first three, 0, 1 and 2."""
 
 
 class Row(Section):
@@ -54,7 +69,7 @@ class Elsewhere(Section):
     """What a table's file says for its grid on another data set; null: as on its own."""
 
     scale: Name | None = None
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    seeds: Seeds | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     """Come after those of the table, before those of the rows."""
 
@@ -67,7 +82,7 @@ class Table(Section):
     """Of the rows that name none."""
     scale: Name
     """Default scale; `snakemake --config scale=...` overrides it."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    seeds: Seeds
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters that the table changes in every row; a row's own come after them."""
     datasets: dict[Name, Elsewhere] = Field(default_factory=dict)

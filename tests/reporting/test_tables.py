@@ -172,6 +172,20 @@ def test_a_grid_is_there_for_every_data_set(tmp_path: Path) -> None:
     assert [run.scale for run in runs(hacs)] == ["full"]
 
 
+def test_a_number_of_seeds_is_the_first_so_many(tmp_path: Path) -> None:
+    table(tmp_path, GRID.replace("seeds: [0]", "seeds: 3").replace("seeds: [0, 1]", "seeds: 2"))
+    for name, seeds in (("some", [0, 1, 2]), ("hapt_some", [0, 1]), ("hacs_some", [0, 1, 2])):
+        for entry in read_table(name, folder=tmp_path / "params")[1]:
+            assert [run.seed for run in runs(entry)] == seeds, name
+    assert read_table("some", folder=tmp_path / "params")[0].seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "101", "true", "1.5", "[]", "[3, -1]"])
+def test_seeds_that_are_neither_a_number_of_them_nor_a_list_are_refused(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(RdfaError, match=r"some\.yaml: seeds"):
+        table(tmp_path, GRID.replace("seeds: [0]", f"seeds: {wrong}"))
+
+
 def runs(entry: Entry) -> list[Run]:
     return [composed.run for composed in entry.runs]
 
