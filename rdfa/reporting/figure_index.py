@@ -15,7 +15,7 @@ from typing import Any
 from rdfa.identity import code_digest
 from rdfa.locks import untouched
 from rdfa.params import PARAMS
-from rdfa.reporting.grids import Entry, Table, elsewhere, made_of, table_key, table_names
+from rdfa.reporting.grids import Entry, Table, elsewhere, made_of, read_file, table_key, table_names
 
 INDEX = "index.json"
 TABLE_PAGE = "table.html"
@@ -34,6 +34,8 @@ def figures_folder(table: str, root: Path = Path()) -> Path:
 def shown_names(folder: Path = PARAMS) -> dict[str, str]:
     """Every table → what readers see, in the order of the paper: `Table 2`, then `Table 2 on hapt`, then the others.
 
+    The others have no number that would mean something: their files say what they are called.
+
     Raises:
         RdfaError: a table's file is not valid.
     """
@@ -42,7 +44,8 @@ def shown_names(folder: Path = PARAMS) -> dict[str, str]:
     for name in [*table_names(folder), *others]:
         file, dataset = others.get(name, (name, None))
         numbered = re.fullmatch(r"table(\d+)", file)
-        label = (f"Table {numbered[1]}" if numbered else file) + (f" on {dataset}" if dataset else "")
+        written = read_file(folder / "tables" / f"{file}.yaml").label
+        label = (written or (f"Table {numbered[1]}" if numbered else file)) + (f" on {dataset}" if dataset else "")
         found[name] = ((0, int(numbered[1])) if numbered else (1, 0), label)
     return {name: label for name, (_, label) in sorted(found.items(), key=lambda item: item[1])}
 

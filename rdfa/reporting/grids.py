@@ -78,6 +78,8 @@ class Table(Section):
     """A table's file."""
 
     title: Line
+    label: Line | None = None
+    """What menus of report and site call it; null: `Table 2` for the file `table2`, else the file's name."""
     dataset: Name | None = None
     """Of the rows that name none."""
     scale: Name
@@ -161,7 +163,7 @@ def elsewhere(folder: Path = PARAMS) -> dict[str, tuple[str, str]]:
     files = table_names(folder)
     found: dict[str, tuple[str, str]] = {}
     for name in files:
-        own = _read_file(folder / "tables" / f"{name}.yaml").dataset
+        own = read_file(folder / "tables" / f"{name}.yaml").dataset
         others = [dataset for dataset in datasets if own not in (None, dataset)]
         found |= {f"{dataset}_{name}": (name, dataset) for dataset in others if f"{dataset}_{name}" not in files}
     return found
@@ -178,7 +180,7 @@ def read_table(name: str, scale: str | None = None, folder: Path = PARAMS) -> tu
         RdfaError: the file or one of its runs is not valid; names file and key.
     """
     path, dataset = _file_of(name, folder)
-    table = _read_file(path).on(dataset)
+    table = read_file(path).on(dataset)
     scale = scale or table.scale
     if table.dataset is not None:
         table = table.model_copy(update={"title": f"{table.title} ({dataset or table.dataset}, scale {scale})"})
@@ -216,12 +218,17 @@ def _file_of(name: str, folder: Path) -> tuple[Path, str | None]:
         dataset = name.removesuffix(f"_{file}")
         if dataset != name and (folder / "datasets" / f"{dataset}.yaml").exists():
             path = own.with_stem(file)
-            if _read_file(path).dataset not in (None, dataset):
+            if read_file(path).dataset not in (None, dataset):
                 return path, dataset
     return own, None
 
 
-def _read_file(path: Path) -> Table:
+def read_file(path: Path) -> Table:
+    """A table's file as it is written, without its runs.
+
+    Raises:
+        RdfaError: it is missing or not valid; names file and key.
+    """
     values = read_yaml(path)
     try:
         return Table.model_validate(_tuples(values))
