@@ -183,9 +183,17 @@ def _register(store: Store, table: str, alias: str, made: _Made, child: Child, r
 
 
 def _metrics(path: Path) -> dict[str, float]:
+    """What a run was evaluated to, fractions; recall and normalised mAP where it was evaluated so.
+
+    MLflow takes no `@` in a name: `AR@100` is `AR_100`.
+    """
     result = read_json(path)
     named = {f"mAP_{tiou:g}": value for tiou, value in zip(result["tiou"], result["mAP"], strict=True)}
-    return named | {"mAP_average": result["average_mAP"]}
+    recall = result.get("average_recall", {})
+    named |= {name.replace("@", "_"): value for name, value in recall.items() if name != "tiou"}
+    normalised = {"mAP_N_average": result.get("sensitivity", {}).get("average_mAP_N")}
+    found = named | {"mAP_average": result["average_mAP"]} | normalised
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _history(folder: Path) -> list[dict[str, float]]:

@@ -16,7 +16,7 @@ from rdfa.data.features import FeatureStore, FeatureWriter
 from rdfa.data.windows import TrainingWindows, Window
 from rdfa.errors import RdfaError
 from rdfa.files import read_json
-from rdfa.identity import paths
+from rdfa.identity import keys, paths
 from rdfa.params import Composed, read_yaml
 from rdfa.reporting.formats import to_csv
 from rdfa.reporting.grids import Entry, Row
@@ -27,6 +27,7 @@ from rdfa.stages.evaluate import evaluate_stage
 from rdfa.stages.fetch import fetch_stage
 from rdfa.stages.opened import open_data
 from rdfa.stages.train import train_stage
+from rdfa.tracking import Store
 from rdfa.training.loop import train
 from tests.conftest import ROOT
 from tests.proposals.conftest import OF_DETECTOR, Small
@@ -60,6 +61,30 @@ def test_a_detector_goes_through_the_whole_workflow_and_into_a_table(
     assert float(shown["AR@100"]) == pytest.approx(100 * recall["AR@100"], abs=0.005)
     assert {"sensitivity to coverage", "coverage XS", "G MACs"} <= shown.keys()
     assert shown["published"] == ""  # planted features
+
+
+def test_mlflow_gets_recall_and_normalised_map_as_the_metrics_have_them(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    bins = ("evaluation.sensitivity.characteristic=coverage", "evaluation.sensitivity.bins=quantiles")
+    composed = small(overrides=bins)
+    metrics = evaluated(composed, tmp_path)
+    evaluate_stage(composed.run, tmp_path)
+    store = Store(tmp_path)
+    run_id = store.find(keys(composed.run).train)
+    assert run_id is not None
+    logged, recall, sensitivity = (
+        store.client.get_run(run_id).data.metrics,
+        metrics["average_recall"],
+        metrics["sensitivity"],
+    )
+    assert isinstance(recall, dict) and isinstance(sensitivity, dict)
+    expected = {name.replace("@", "_"): value for name, value in recall.items() if name != "tiou"}
+    assert {"AR_1", "AR_100", "AUC"} <= expected.keys()
+    expected |= {"mAP_N_average": sensitivity["average_mAP_N"], "mAP_average": metrics["average_mAP"]}
+    assert {name: logged[name] for name in expected} == pytest.approx(expected)
 
 
 def test_a_video_keeps_its_two_external_classes_for_each_segment(small: Small, tmp_path: Path) -> None:
