@@ -49,6 +49,13 @@ class Page:
     def click(self, text: str) -> None:
         self.press(f"the text {text!r}", lambda: self._visible(f"normalize-space(text())={quoted(text)}"))
 
+    def click_beside(self, text: str) -> None:
+        """Click the first link, such as an icon, in the row of a list that has a cell with exactly this text."""
+        row = f"tr[td[normalize-space(text())={quoted(text)}]]"
+        self.press(
+            f"a link beside {text!r}", lambda: next(iter(self.driver.find_elements(By.XPATH, f"//{row}//a")), None)
+        )
+
     def click_css(self, selector: str) -> None:
         """Click what has no visible name, such as an icon; also where it is scrolled out of a list."""
 

@@ -4,6 +4,7 @@ RDFA_SCREENSHOTS=docs/screenshots saves pictures of what the tests see; RDFA_SCR
 another checkout's table (docs/mlflow.md has both).
 """
 
+import csv
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -142,15 +143,35 @@ def see_the_best_model(page: Page, shown: Shown, address: str) -> None:
 
 
 def test_the_report_shows_a_table_and_its_figures_by_their_names(page: Page, clone: Clone) -> None:
-    if not (clone.root / "workflow" / "rules" / "report.smk").exists():
-        pytest.skip("the workflow has no rules for a report yet")
     clone.run("snakemake", "--cores", "2", "results/figures/table1")
     clone.run("snakemake", "--report", "report.html", "results/figures/table1")
-    page.open((clone.root / "report.html").as_uri())
+    report = (clone.root / "report.html").as_uri()
+    page.open(report)
     page.click("Results")
     page.click("Table 1")
     page.see("The table as CSV")
-    for figure in read_json(clone.root / "results" / "figures" / "table1" / "index.json")["figures"]:
+    figures = read_json(clone.root / "results" / "figures" / "table1" / "index.json")["figures"]
+    for figure in figures:
         page.see(figure["title"])
     page.picture("report")
+    see_the_table_in_the_report(page, clone)
+    page.click_beside(figures[0]["title"])
+    page.wait("the figure", lambda: page.driver.execute_script(DRAWN))
+    page.open(report)
+    page.click("Statistics")
+    for what in ("runtimes", "timeline"):
+        page.wait(f"a drawing of {what}", lambda what=what: page.shown(f"#{what} canvas, #{what} svg"))
     (clone.root / "report.html").unlink()
+
+
+DRAWN = "return [...document.querySelectorAll('img')].some(i => i.src.includes('image/svg') && i.naturalWidth > 100)"
+
+
+def see_the_table_in_the_report(page: Page, clone: Clone) -> None:
+    """Every average of it, behind the eye beside its name."""
+    page.click_beside("The table")
+    page.driver.switch_to.frame(page.wait("the table", lambda: page.shown("iframe")))
+    with (clone.root / "results" / "table1.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            page.see_part(row["average"])
+    page.driver.switch_to.default_content()
