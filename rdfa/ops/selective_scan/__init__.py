@@ -88,13 +88,16 @@ def selective_scans(
     Each output equals `selective_scan`'s. On CUDA they are one launch; elsewhere they follow one another.
 
     Args:
-        scans: all with u of the same shape and dtype.  lengths: of every scan.
+        scans: all with u of the same shape and dtype, and all with a z or all without.  lengths: of every scan.
 
     Raises:
-        ValueError, RdfaError: as `selective_scan`; u's shapes or dtypes differ.
+        ValueError, RdfaError: as `selective_scan`; u's shapes or dtypes differ; some scans alone have a z.
     """
     if len({(scan.u.shape, scan.u.dtype) for scan in scans}) != 1:
         raise ValueError("selective_scans: every scan needs a u of the same shape and dtype")
+    gates = sum(scan.z is not None for scan in scans)
+    if gates not in (0, len(scans)):
+        raise ValueError(f"selective_scans: every scan needs a gate z or none, but {gates} of {len(scans)} have one")
     for u, delta, B, C, z, _ in scans:
         _check(u, delta, A, B, C, D, z, delta_bias, lengths)
     if backends.choose(scans[0].u.device.type, scans[0].u.dtype) == "cuda":

@@ -23,9 +23,10 @@ def missing() -> str | None:
     except Exception as error:  # mamba-ssm's imports fail in many ways, and all mean the same here
         return f"mamba-ssm cannot be imported ({type(error).__name__}: {_first_line(error)})"
     try:
-        x = torch.ones(1, 4, 8, device="cuda", requires_grad=True)
-        rates, maps = -torch.ones(4, 8, device="cuda"), torch.ones(1, 8, 8, device="cuda")
-        torch.autograd.grad(scan(x, x, rates, maps, maps, delta_softplus=True).sum(), x)
+        with torch.inference_mode(False), torch.enable_grad():  # detection asks first, and the answer is kept
+            x = torch.ones(1, 4, 8, device="cuda", requires_grad=True)
+            rates, maps = -torch.ones(4, 8, device="cuda"), torch.ones(1, 8, 8, device="cuda")
+            torch.autograd.grad(scan(x, x, rates, maps, maps, delta_softplus=True).sum(), x)
         torch.cuda.synchronize()
     except Exception as error:  # a kernel that is not built for this GPU, or for this torch
         return f"mamba-ssm's selective_scan_fn does not run ({type(error).__name__}: {_first_line(error)})"
