@@ -203,15 +203,63 @@ def mamba(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batch of each call of mamba-ssm's function, with the reference in its place (same first nine parameters)."""
     batches: list[int] = []
 
-    def selective_scan_fn(u: Tensor, delta: Tensor, A: Tensor, *others: Tensor) -> Tensor:
+    def selective_scan_fn(u: Tensor, delta: Tensor, A: Tensor, *others: Tensor, **options: bool) -> Tensor:
         batches.append(len(u))
-        return reference.selective_scan(u, delta, A, *others)
+        return reference.selective_scan(u, delta, A, *others, **options)
 
     interface = SimpleNamespace(selective_scan_fn=selective_scan_fn)
     for name in ("mamba_ssm", "mamba_ssm.ops"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "mamba_ssm.ops.selective_scan_interface", interface)
     return batches
+
+
+@pytest.fixture
+def device(mamba: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """As if torch saw a CUDA device on which mamba-ssm ran: its tensors lie on the CPU. Gives mamba-ssm's calls."""
+    ones = torch.ones
+    monkeypatch.delenv("RDFA_SCAN_BACKEND", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch, "ones", lambda *shape, **options: ones(*shape, **options | {"device": "cpu"}))
+    cuda.missing.cache_clear()
+    yield mamba
+    cuda.missing.cache_clear()
+
+
+def test_a_detection_that_asks_first_finds_mamba_ssm(device: list[int]) -> None:
+    with torch.inference_mode():
+        assert backends.choose("cuda", torch.float32) == "cuda"
+    assert device == [1]
+    assert describe("cuda") == ("cuda", "mamba-ssm's selective_scan_fn works here", None)
+
+
+def test_the_doctor_reports_a_backend_that_cannot_take_this_device_s_tensors(
+    device: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "cpu" not in available_backends():
+        pytest.skip("the compiled kernel is not built")
+    monkeypatch.setenv("RDFA_SCAN_BACKEND", "cpu")
+    monkeypatch.setattr("rdfa.doctor._cuda", lambda: "a device")
+    monkeypatch.setattr("rdfa.doctor.self_test", lambda: self_test("cpu"))  # there is no device to run it on
+    report = diagnose()
+    assert "none (the scan backend 'cpu' was asked for, but the tensors are torch.float32 on 'cuda')" in report
+    assert "unset RDFA_SCAN_BACKEND" in report
+
+
+def test_the_doctor_reports_a_backend_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RDFA_SCAN_BACKEND", "gpu")
+    report = diagnose()
+    assert "none (no scan backend is called 'gpu'" in report
+    assert "self-test:         not run: no scan backend is called 'gpu'" in report
+
+
+def test_the_doctor_reports_a_backend_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*inputs: Tensor, **options: bool) -> Tensor:
+        raise RuntimeError("no kernel image\nis available")
+
+    monkeypatch.setattr("rdfa.doctor.selective_scan", failing)
+    assert self_test("cpu") == "FAILED: RuntimeError: no kernel image"
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -246,6 +294,13 @@ def test_several_scans_must_be_of_one_shape() -> None:
         selective_scans([Scan(u, delta, B, C, None, False), Scan(u[:1], delta[:1], B[:1], C[:1], None, False)], A)
 
 
+def test_several_scans_have_a_gate_all_or_none(device: list[int]) -> None:
+    u, delta, A, B, C = arguments()
+    mixed = [Scan(u, delta, B, C, u, False), Scan(u, delta, B, C, None, True)]
+    with pytest.raises(ValueError, match="every scan needs a gate z or none, but 1 of 2 have one"):
+        selective_scans(mixed, A)
+
+
 def test_the_doctor_finds_the_backend_correct_and_names_what_would_be_faster(no_library: None) -> None:
     report = diagnose()
     assert "chunked (the compiled kernel is not built)" in report
@@ -260,3 +315,17 @@ def test_the_doctor_s_self_test_notices_a_wrong_result(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("rdfa.doctor.selective_scan", wrong)
     assert self_test("cpu").startswith("WRONG")
+
+
+@pytest.mark.parametrize("which", ["u", "D"])
+def test_the_doctor_s_self_test_notices_gradients_that_are_no_numbers(
+    which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(u: Tensor, *others: Tensor, **options: bool) -> Tensor:
+        if u.dtype == torch.float32:
+            poisoned = u if which == "u" else others[4]
+            poisoned.register_hook(lambda gradient: gradient * float("nan"))
+        return reference.selective_scan(u, *others, **options)
+
+    monkeypatch.setattr("rdfa.doctor.selective_scan", broken)
+    assert self_test("cpu").startswith("WRONG: please report this (largest relative error nan)")
