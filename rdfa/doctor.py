@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from rdfa.errors import RdfaError
 from rdfa.ops.products import use_fastest_exact_products
 from rdfa.ops.selective_scan import available_backends, describe, selective_scan, use_backend
 from rdfa.ops.selective_scan.backends import Description
-from rdfa.ops.selective_scan.build import find_compiler
+from rdfa.ops.selective_scan.build import find_compiler, without_compiler
 
 TOLERANCE = 1e-5
 """Largest error of an output or gradient, relative to its largest value, that the self-test calls correct."""
@@ -127,10 +128,13 @@ def _cuda() -> str:
 def _compiler() -> str:
     compiler = find_compiler()
     if compiler is None:
-        return "none on the PATH"
-    asked = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+        return f"none: {without_compiler()}"
+    try:
+        asked = subprocess.run([*compiler, "--version"], capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        return f"{shlex.join(compiler)} (cannot be started: {error.strerror or error})"
     first = asked.stdout.strip().split("\n")[0]
-    return f"{compiler} ({first})" if first else compiler
+    return f"{shlex.join(compiler)} ({first})" if first else shlex.join(compiler)
 
 
 def _advice(command: str) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,41 @@ def test_a_compiler_s_error_is_reported_and_leaves_nothing(tmp_path: Path, monke
     with pytest.raises(build.BuildError, match="out of order"):
         build.build(tmp_path / "library.so")
     assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_the_compiler_may_have_a_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = tmp_path / "ccache"
+    launcher.write_text("#!/bin/sh\necho launched: $1 >&2\nexit 1\n")
+    launcher.chmod(0o755)
+    monkeypatch.setenv("CXX", f"{launcher} g++")
+    assert build.find_compiler() == [str(launcher), "g++"]
+    with pytest.raises(build.BuildError, match=r"launched: g\+\+"):
+        build.build(tmp_path / "library.so")
+
+
+@pytest.mark.parametrize("name", ["no-such-compiler", "'g++"])
+def test_a_compiler_that_is_asked_for_and_absent_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", name)
+    with pytest.raises(build.BuildError, match=f"CXX names .*{re.escape(name)}.*, which is not on the PATH"):
+        build.build(tmp_path / "library.so")
+
+
+def test_a_compiler_that_does_not_start_is_no_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "g++"
+    broken.write_bytes(b"\x7fELF of another machine")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    with pytest.raises(build.BuildError, match=rf"{re.escape(str(broken))} cannot be started \(Exec format error\)"):
+        build.build(tmp_path / "library.so")
+    assert "cannot be started" in diagnose()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CXX", "true")
+    with pytest.raises(build.BuildError, match=r"file/library\.so: cannot be written"):
+        build.build(tmp_path / "file" / "library.so")
 
 
 def test_the_library_s_name_changes_with_its_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
