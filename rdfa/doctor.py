@@ -15,6 +15,7 @@ import rdfa
 from rdfa.errors import RdfaError
 from rdfa.ops.products import use_fastest_exact_products
 from rdfa.ops.selective_scan import available_backends, describe, selective_scan, use_backend
+from rdfa.ops.selective_scan.advice import cuda_command
 from rdfa.ops.selective_scan.backends import Description
 from rdfa.ops.selective_scan.build import find_compiler, without_compiler
 
@@ -36,7 +37,7 @@ def diagnose() -> str:
         ("scan backend used", f"{backend} ({why})"),
         ("float32 products", use_fastest_exact_products()),
         ("self-test", self_test()),
-        ("faster", _advice(faster) if faster else "nothing to do: this is the fastest backend for this machine"),
+        ("faster", _advice(faster)),
     ]
     return "\n".join(f"{name + ':':<18} {value}" for name, value in lines)
 
@@ -137,10 +138,16 @@ def _compiler() -> str:
     return f"{shlex.join(compiler)} ({first})" if first else shlex.join(compiler)
 
 
-def _advice(command: str) -> str:
-    if "build" in command and find_compiler() is None:
-        return f"install a C++ compiler (Debian: apt-get install g++), then: {command}"
-    return command
+def _advice(faster: str | None) -> str:
+    """What to run for a faster scan: on a machine with an NVIDIA card the card's, also if torch cannot see it."""
+    if faster and faster.startswith("unset"):
+        return faster
+    on_card = cuda_command()
+    if on_card:
+        return on_card
+    if faster and "build" in faster and find_compiler() is None:
+        return f"install a C++ compiler (Debian: apt-get install g++), then: {faster}"
+    return faster or "nothing to do: this is the fastest backend for this machine"
 
 
 def _version(package: str) -> str:
