@@ -12,7 +12,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rdfa.doctor import diagnose, self_test
 from rdfa.errors import RdfaError
@@ -322,6 +323,62 @@ def test_several_scans_are_one_launch_of_mamba_ssm(mamba: list[int]) -> None:
         assert mamba == [6]
         for a, b in zip(got, expected, strict=True):
             assert torch.allclose(a, b, atol=1e-5)
+
+
+class Directions(nn.Module):
+    """A block's scans in both directions, from one projection, on the CUDA backend wherever the tensors are."""
+
+    def __init__(self, optional: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.project = nn.Linear(5, 3 * 6 + 2 * 3)
+        self.A = nn.Parameter(-torch.rand(6, 3) - 0.1)
+        self.D, self.bias = (nn.Parameter(torch.randn(6)) if optional else None for _ in range(2))
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        u, delta, z, B, C = self.project(x).mT.split([6, 6, 6, 3, 3], dim=1)
+        gate = z if self.D is not None else None
+        scans = [Scan(u, delta, B, C, gate, reverse) for reverse in (False, True)]
+        return torch.cat(cuda.selective_scans(scans, self.A, self.D, self.bias, True, lengths))
+
+
+@pytest.mark.parametrize("optional", [False, True])
+def test_mamba_ssm_s_scan_is_traced_without_graph_breaks_and_differentiated(mamba: list[int], optional: bool) -> None:
+    model, batch = Directions(optional), (torch.randn(2, 11, 5), torch.tensor([11, 4]))
+
+    def gradients(out: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(out.square().sum(), list(model.parameters()))
+
+    expected = model(*batch)
+    assert mamba == [4]
+    expected_gradients = gradients(expected)
+    assert mamba == [4], "called directly, mamba-ssm keeps what its backward needs"
+    traced = torch.compile(model, backend="aot_eager", fullgraph=True)
+    out = traced(*batch)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(gradients(out), expected_gradients)
+    assert mamba == [4, 4, 4]
+
+
+def test_a_model_with_mamba_ssm_s_scan_is_exported(mamba: list[int]) -> None:
+    model, batch = Directions(True), (torch.randn(2, 11, 5), torch.tensor([11, 4]))
+    program = torch.export.export(model, batch)
+    assert "rdfa.mamba_scan" in program.graph_module.code
+    torch.testing.assert_close(program.module()(*batch), model(*batch))
+
+
+@pytest.mark.parametrize("optional", [False, True])
+def test_mamba_ssm_s_operators_give_what_tracing_expects(mamba: list[int], optional: bool) -> None:
+    u, delta, A, B, C = (x.requires_grad_() for x in arguments())
+    others = (torch.randn(6, requires_grad=True), torch.randn_like(u), torch.randn(6)) if optional else (None,) * 3
+    torch.library.opcheck(torch.ops.rdfa.mamba_scan.default, (u, delta, A, B, C, *others, True))
+    inputs = [None if x is None else x.detach() for x in (torch.ones_like(u), u, delta, A, B, C, *others)]
+    found = torch.ops.rdfa.mamba_gradients(*inputs, True)
+    with FakeTensorMode() as fake:
+        shapes = [None if x is None else fake.from_tensor(x) for x in inputs]
+        promised = torch.ops.rdfa.mamba_gradients(*shapes, True)
+    for a, b in zip(found, promised, strict=True):
+        assert (a.shape, a.stride(), a.dtype) == (b.shape, b.stride(), b.dtype)
 
 
 def test_several_scans_must_be_of_one_shape() -> None:
