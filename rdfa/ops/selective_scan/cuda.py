@@ -142,7 +142,7 @@ torch.library.define("rdfa::mamba_gradients", torch.library.infer_schema(mamba_g
 torch.library.impl("rdfa::mamba_gradients", "default", mamba_gradients)
 
 
-@torch.library.register_fake("rdfa::mamba_gradients")
+@torch.library.register_fake("rdfa::mamba_gradients")  # type: ignore[untyped-decorator]
 def _(grad_out: Tensor, u: Tensor, *others: Any) -> Gradients:
     du, ddelta, dA, dB, dC, dD, dz, dbias = (
         u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (u, *others[:-1])
