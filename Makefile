@@ -42,6 +42,8 @@ faults-full: $(VENV)/.installed  ## the whole campaign; its table goes into docs
 	python -m tests.faults --full --record docs/reliability.md
 
 bench: $(VENV)/.installed  ## speed and memory, as ratios measured in one run
+	@python -m pip install --quiet --constraint requirements.lock --requirement benchmarks/requirements.txt || \
+		echo "mambapy and transformers cannot be installed here: the scan is measured without these two peers"
 	python benchmarks/selective_scan.py
 	python benchmarks/training_step.py
 	python benchmarks/boundary_matching.py

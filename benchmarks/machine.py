@@ -92,7 +92,7 @@ def arithmetic_rates() -> tuple[float, float] | None:
         source, library = Path(folder, "floor.cpp"), Path(folder, "floor.so")
         source.write_text(LOOPS)
         options = ["-O3", "-std=c++17", "-march=native", "-mprefer-vector-width=512", "-shared", "-fPIC", f"-I{KERNEL}"]
-        if subprocess.run([compiler, *options, "-w", str(source), "-o", str(library)], check=False).returncode:
+        if subprocess.run([*compiler, *options, "-w", str(source), "-o", str(library)], check=False).returncode:
             return None
         loops = ctypes.CDLL(str(library))
         rates = []

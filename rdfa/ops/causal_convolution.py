@@ -58,7 +58,9 @@ def causal_maps(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], 
 
 @torch.library.custom_op("rdfa::causal_maps", mutates_args=())
 def causal_maps_forward(x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool) -> list[Tensor]:
-    """K maps (B, T, D) by the compiled kernel."""
+    """K maps (B, T, D) by the compiled kernel; in PyTorch where an exported program finds no library."""
+    if not backends.compiled_kernel_runs():
+        return _maps_in_pytorch(x, weights, biases, reverse)
     problem, alive = _problem(x, weights, biases, reverse)
     maps = [cpu.fresh(torch.empty(x.shape, dtype=cpu.native(x.dtype))) for _ in weights]
     for k, map_k in enumerate(maps):
@@ -78,6 +80,8 @@ def causal_maps_backward(
     grad_maps: list[Tensor], x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool
 ) -> list[Tensor]:
     """Gradients of x, of the K weights and of the K biases."""
+    if not backends.compiled_kernel_runs():
+        return _gradients_in_pytorch(grad_maps, x, weights, biases, reverse)
     problem, alive = _problem(x, weights, biases, reverse)
     batch, _, channels = x.shape
     grad_x = cpu.fresh(torch.empty(x.shape, dtype=cpu.native(x.dtype)))
@@ -115,6 +119,38 @@ def _backward(ctx: Any, grad_maps: list[Tensor]) -> tuple[Any, ...]:
 
 
 causal_maps_forward.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _maps_in_pytorch(x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool) -> list[Tensor]:
+    """What the compiled kernel's forward pass gives, computed in float32 like there."""
+    with torch.autocast(x.device.type, enabled=False):
+        maps = [
+            F.silu(causal_convolution(x.float(), weight.float(), bias.float(), reverse))
+            for weight, bias in zip(weights, biases, strict=True)
+        ]
+    return [map_k.to(x.dtype).contiguous() for map_k in maps]
+
+
+def _gradients_in_pytorch(
+    grad_maps: list[Tensor], x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool
+) -> list[Tensor]:
+    """What the compiled kernel's backward pass gives; by hand, since autograd does not reach into an operator."""
+    steps, exact = x.shape[1], x.float()
+    grad_x, grad_weights, grad_biases = torch.zeros_like(exact), [], []
+    with torch.autocast(x.device.type, enabled=False):
+        for grad_map, weight, bias in zip(grad_maps, weights, biases, strict=True):
+            kernel, history = weight.float(), weight.shape[1] - 1
+            before = causal_convolution(exact, kernel, bias.float(), reverse)
+            gate = torch.sigmoid(before)
+            grad = grad_map.float() * gate * (1 + before * (1 - gate))
+            # A step's gradient gathers from where it was read: the same convolution in the other direction.
+            grad_x += causal_convolution(grad, kernel, torch.zeros_like(bias, dtype=torch.float32), not reverse)
+            padded = F.pad(exact, (0, 0, 0, history) if reverse else (0, 0, history, 0))
+            read = [history - j if reverse else j for j in range(history + 1)]
+            grad_weights.append(torch.stack([(padded[:, t : t + steps] * grad).sum((0, 1)) for t in read], dim=1))
+            grad_biases.append(grad.sum((0, 1)))
+    given = zip([*weights, *biases], [*grad_weights, *grad_biases], strict=True)
+    return [grad_x.to(x.dtype).contiguous(), *(gradient.to(parameter.dtype) for parameter, gradient in given)]
 
 
 class _ConvolutionTensor(ctypes.Structure):

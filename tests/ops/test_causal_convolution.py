@@ -1,13 +1,15 @@
 """The parallel causal convolutions: the compiled kernel against a brute-force float64 oracle, and as an operator."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rdfa.ops import causal_convolution
 from rdfa.ops.causal_convolution import MOST_KERNELS, WIDEST, causal_maps
-from rdfa.ops.selective_scan import available_backends, cpu, use_backend
+from rdfa.ops.selective_scan import available_backends, backends, cpu, use_backend
 
 needs_kernel = pytest.mark.skipif("cpu" not in available_backends(), reason="the compiled kernel is not built")
 WIDTHS = [(1,), (4,), (2, 3, 4), (2, 4, 8), (8, 1, 5, 2), (40,)]
@@ -117,6 +119,57 @@ def test_opcheck_accepts_the_operator_and_its_backward() -> None:
     torch.library.opcheck(
         torch.ops.rdfa.causal_maps_backward.default, (grads, detached[0][0], detached[1], detached[2], True)
     )
+
+
+class Maps(nn.Module):
+    """A block's convolutions, with parameters of their own."""
+
+    def __init__(self, values: list[Tensor], reverse: bool) -> None:
+        super().__init__()
+        self.parts, self.reverse = nn.ParameterList(values[1:]), reverse
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack(maps([x, *self.parts], self.reverse))
+
+
+@needs_kernel
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_program_exported_with_the_library_runs_and_learns_without_it(
+    reverse: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = inputs((2, 33, 20), (8, 1, 5))
+    with use_backend("cpu"):
+        program = torch.export.export(Maps(values, reverse), (values[0],)).module()
+    monkeypatch.setattr(cpu, "load", lambda: "the compiled kernel is not built")
+    backends._say_once.cache_clear()
+
+    def exported(leaves: list[Tensor], _: bool) -> list[Tensor]:
+        return list(program(leaves[0]).unbind(0))
+
+    def called(leaves: list[Tensor], reverse: bool) -> list[Tensor]:
+        return causal_convolution.causal_maps_forward(leaves[0], leaves[1:4], leaves[4:], reverse)
+
+    with torch.no_grad(), caplog.at_level(logging.WARNING):
+        for got, expected in zip(exported(values, reverse), oracle(values, reverse), strict=True):
+            torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
+    for got, expected in zip(
+        differentiated(called, values, reverse), differentiated(oracle, values, reverse), strict=True
+    ):
+        assert got.dtype == torch.float32
+        assert (got - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
+    assert [record.name for record in caplog.records if "not built" in record.getMessage()] == [backends.__name__]
+    backends._say_once.cache_clear()
+
+
+def test_without_the_library_narrow_inputs_give_narrow_maps_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "load", lambda: "the compiled kernel is not built")
+    values = inputs((2, 70, 24), (2, 3, 4))
+    narrow = [values[0].bfloat16(), *values[1:]]
+    leaves = [value.detach().requires_grad_() for value in narrow]
+    outputs = causal_convolution.causal_maps_forward(leaves[0], leaves[1:4], leaves[4:], False)
+    gradients = torch.autograd.grad(outputs, leaves, [torch.ones_like(out) for out in outputs])
+    assert {out.dtype for out in outputs} == {torch.bfloat16}
+    assert [gradient.dtype for gradient in gradients] == [value.dtype for value in narrow]
 
 
 def test_what_the_kernel_cannot_take_goes_the_other_way() -> None:

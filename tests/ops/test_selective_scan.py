@@ -15,6 +15,7 @@ from tests.comparisons import Compare, Golden
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 TIMED = ("u", "delta", "B", "C", "z")
+SHARED = ("A", "B", "C", "D", "delta_bias")
 INSTRUCTION_SETS = ("base", "avx2", "avx512")
 BACKENDS = ("reference", "chunked", *(f"cpu-{name}" for name in INSTRUCTION_SETS), "cuda")
 TOLERANCE = 1e-5
@@ -110,6 +111,15 @@ def assert_close(result: dict[str, Tensor], reference: dict[str, Tensor], tolera
     assert all(value <= tolerance for value in errors.values()), errors
 
 
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor], backend: Backend) -> None:
+    """Bitwise; but mamba-ssm adds atomically, in any order, what several channels or videos give one gradient."""
+    for name, x in a.items():
+        if backend.name == "cuda" and name in SHARED:
+            assert error(x, b[name].double().cpu()) < 1e-5, name
+        else:
+            assert torch.equal(x, b[name]), name
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(
     ("shape", "optional", "channel_last", "lengths"),
@@ -142,15 +152,35 @@ def test_gradcheck_passes_in_float64(name: str, reverse: bool) -> None:
         assert torch.autograd.gradcheck(lambda *x: selective_scan(*x, True, reverse, lengths), leaves, fast_mode=True)
 
 
+@cache
+def long_problem_and_truth(reverse: bool, lengths: tuple[int, ...] | None) -> tuple[Problem, dict[str, Tensor]]:
+    """A hundred thousand steps, and their results by the chunked form in float64."""
+    problem = make_problem((1, 4, 100_000, 4)) | {"reverse": reverse}
+    if lengths is not None:
+        problem["lengths"] = torch.tensor(lengths)
+    with use_backend("chunked"):
+        return problem, scan_and_differentiate(problem, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("lengths", [None, (77_777,)])
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", ["chunked", "cpu"])
-def test_a_hundred_thousand_steps_stay_accurate(name: str) -> None:
+def test_a_hundred_thousand_steps_stay_accurate(name: str, reverse: bool, lengths: tuple[int, ...] | None) -> None:
+    """Five times the tolerance of short scans for the gradients of A, D and delta_bias: they are sums over all steps.
+
+    Terms of both signs leave a sum that is small beside them, so that the rounding of a hundred thousand shows (A's by
+    the kernel: 4e-5 of the largest). The output and a step's own gradients forget the past: there the tolerance is that
+    of short scans. The truth is the chunked form in float64, which the tests above compare with the reference: the
+    reference itself keeps a graph of every step, and takes too long here.
+    """
     if name not in available_backends():
         pytest.skip(f"the backend {name!r} is not available here")
-    problem = make_problem((1, 4, 100_000, 4))
-    with use_backend("chunked"):  # in float64, where the tests above compare it with the reference
-        expected = scan_and_differentiate(problem, dtype=torch.float64)
+    problem, expected = long_problem_and_truth(reverse, lengths)
     with use_backend(name):
-        assert_close(scan_and_differentiate(problem), expected, 5e-5)
+        found = scan_and_differentiate(problem)
+    per_step = {key: x for key, x in expected.items() if key in ("out", *TIMED)}
+    assert_close(found, per_step)
+    assert_close(found, expected, 5e-5)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -164,8 +194,7 @@ def test_the_valid_part_does_not_depend_on_the_padding(backend: Backend, reverse
         return scan_and_differentiate(problem | timed, backend.device)
 
     a, b = padded_with(0.0), padded_with(1e4)
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
+    assert_equal(a, b, backend)
     for name in ("out", *TIMED):
         assert not b[name].cpu().masked_select(padding).any(), f"{name} is not zero in the padding"
 
@@ -240,7 +269,7 @@ def test_results_are_bitwise_equal_across_calls_and_thread_counts(backend: Backe
         torch.set_num_threads(threads)
         results.append(scan_and_differentiate(problem, backend.device))
     for other in results[1:]:
-        assert all(torch.equal(results[0][name], other[name]) for name in other)
+        assert_equal(results[0], other, backend)
 
 
 def test_a_nan_reaches_only_what_depends_on_it(backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rdfa.doctor import diagnose, self_test
 from rdfa.errors import RdfaError
@@ -188,6 +190,41 @@ def test_a_compiler_s_error_is_reported_and_leaves_nothing(tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == [broken]
 
 
+def test_the_compiler_may_have_a_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = tmp_path / "ccache"
+    launcher.write_text("#!/bin/sh\necho launched: $1 >&2\nexit 1\n")
+    launcher.chmod(0o755)
+    monkeypatch.setenv("CXX", f"{launcher} g++")
+    assert build.find_compiler() == [str(launcher), "g++"]
+    with pytest.raises(build.BuildError, match=r"launched: g\+\+"):
+        build.build(tmp_path / "library.so")
+
+
+@pytest.mark.parametrize("name", ["no-such-compiler", "'g++"])
+def test_a_compiler_that_is_asked_for_and_absent_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", name)
+    with pytest.raises(build.BuildError, match=f"CXX names .*{re.escape(name)}.*, which is not on the PATH"):
+        build.build(tmp_path / "library.so")
+
+
+def test_a_compiler_that_does_not_start_is_no_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "g++"
+    broken.write_bytes(b"\x7fELF of another machine")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    with pytest.raises(build.BuildError, match=rf"{re.escape(str(broken))} cannot be started \(Exec format error\)"):
+        build.build(tmp_path / "library.so")
+    assert "cannot be started" in diagnose()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CXX", "true")
+    with pytest.raises(build.BuildError, match=r"file/library\.so: cannot be written"):
+        build.build(tmp_path / "file" / "library.so")
+
+
 def test_the_library_s_name_changes_with_its_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(build.KERNEL, tmp_path / "kernel")
     before = build.library_name()
@@ -203,15 +240,63 @@ def mamba(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batch of each call of mamba-ssm's function, with the reference in its place (same first nine parameters)."""
     batches: list[int] = []
 
-    def selective_scan_fn(u: Tensor, delta: Tensor, A: Tensor, *others: Tensor) -> Tensor:
+    def selective_scan_fn(u: Tensor, delta: Tensor, A: Tensor, *others: Tensor, **options: bool) -> Tensor:
         batches.append(len(u))
-        return reference.selective_scan(u, delta, A, *others)
+        return reference.selective_scan(u, delta, A, *others, **options)
 
     interface = SimpleNamespace(selective_scan_fn=selective_scan_fn)
     for name in ("mamba_ssm", "mamba_ssm.ops"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "mamba_ssm.ops.selective_scan_interface", interface)
     return batches
+
+
+@pytest.fixture
+def device(mamba: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """As if torch saw a CUDA device on which mamba-ssm ran: its tensors lie on the CPU. Gives mamba-ssm's calls."""
+    ones = torch.ones
+    monkeypatch.delenv("RDFA_SCAN_BACKEND", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch, "ones", lambda *shape, **options: ones(*shape, **options | {"device": "cpu"}))
+    cuda.missing.cache_clear()
+    yield mamba
+    cuda.missing.cache_clear()
+
+
+def test_a_detection_that_asks_first_finds_mamba_ssm(device: list[int]) -> None:
+    with torch.inference_mode():
+        assert backends.choose("cuda", torch.float32) == "cuda"
+    assert device == [1]
+    assert describe("cuda") == ("cuda", "mamba-ssm's selective_scan_fn works here", None)
+
+
+def test_the_doctor_reports_a_backend_that_cannot_take_this_device_s_tensors(
+    device: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "cpu" not in available_backends():
+        pytest.skip("the compiled kernel is not built")
+    monkeypatch.setenv("RDFA_SCAN_BACKEND", "cpu")
+    monkeypatch.setattr("rdfa.doctor._cuda", lambda: "a device")
+    monkeypatch.setattr("rdfa.doctor.self_test", lambda: self_test("cpu"))  # there is no device to run it on
+    report = diagnose()
+    assert "none (the scan backend 'cpu' was asked for, but the tensors are torch.float32 on 'cuda')" in report
+    assert "unset RDFA_SCAN_BACKEND" in report
+
+
+def test_the_doctor_reports_a_backend_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RDFA_SCAN_BACKEND", "gpu")
+    report = diagnose()
+    assert "none (no scan backend is called 'gpu'" in report
+    assert "self-test:         not run: no scan backend is called 'gpu'" in report
+
+
+def test_the_doctor_reports_a_backend_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*inputs: Tensor, **options: bool) -> Tensor:
+        raise RuntimeError("no kernel image\nis available")
+
+    monkeypatch.setattr("rdfa.doctor.selective_scan", failing)
+    assert self_test("cpu") == "FAILED: RuntimeError: no kernel image"
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -240,10 +325,73 @@ def test_several_scans_are_one_launch_of_mamba_ssm(mamba: list[int]) -> None:
             assert torch.allclose(a, b, atol=1e-5)
 
 
+class Directions(nn.Module):
+    """A block's scans in both directions, from one projection, on the CUDA backend wherever the tensors are."""
+
+    def __init__(self, optional: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.project = nn.Linear(5, 3 * 6 + 2 * 3)
+        self.A = nn.Parameter(-torch.rand(6, 3) - 0.1)
+        self.D, self.bias = (nn.Parameter(torch.randn(6)) if optional else None for _ in range(2))
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        u, delta, z, B, C = self.project(x).mT.split([6, 6, 6, 3, 3], dim=1)
+        gate = z if self.D is not None else None
+        scans = [Scan(u, delta, B, C, gate, reverse) for reverse in (False, True)]
+        return torch.cat(cuda.selective_scans(scans, self.A, self.D, self.bias, True, lengths))
+
+
+@pytest.mark.parametrize("optional", [False, True])
+def test_mamba_ssm_s_scan_is_traced_without_graph_breaks_and_differentiated(mamba: list[int], optional: bool) -> None:
+    model, batch = Directions(optional), (torch.randn(2, 11, 5), torch.tensor([11, 4]))
+
+    def gradients(out: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(out.square().sum(), list(model.parameters()))
+
+    expected = model(*batch)
+    assert mamba == [4]
+    expected_gradients = gradients(expected)
+    assert mamba == [4], "called directly, mamba-ssm keeps what its backward needs"
+    traced = torch.compile(model, backend="aot_eager", fullgraph=True)
+    out = traced(*batch)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(gradients(out), expected_gradients)
+    assert mamba == [4, 4, 4]
+
+
+def test_a_model_with_mamba_ssm_s_scan_is_exported(mamba: list[int]) -> None:
+    model, batch = Directions(True), (torch.randn(2, 11, 5), torch.tensor([11, 4]))
+    program = torch.export.export(model, batch)
+    assert "rdfa.mamba_scan" in program.graph_module.code
+    torch.testing.assert_close(program.module()(*batch), model(*batch))
+
+
+@pytest.mark.parametrize("optional", [False, True])
+def test_mamba_ssm_s_operators_give_what_tracing_expects(mamba: list[int], optional: bool) -> None:
+    u, delta, A, B, C = (x.requires_grad_() for x in arguments())
+    others = (torch.randn(6, requires_grad=True), torch.randn_like(u), torch.randn(6)) if optional else (None,) * 3
+    torch.library.opcheck(torch.ops.rdfa.mamba_scan.default, (u, delta, A, B, C, *others, True))
+    inputs = [None if x is None else x.detach() for x in (torch.ones_like(u), u, delta, A, B, C, *others)]
+    found = torch.ops.rdfa.mamba_gradients(*inputs, True)
+    with FakeTensorMode() as fake:
+        shapes = [None if x is None else fake.from_tensor(x) for x in inputs]
+        promised = torch.ops.rdfa.mamba_gradients(*shapes, True)
+    for a, b in zip(found, promised, strict=True):
+        assert (a.shape, a.stride(), a.dtype) == (b.shape, b.stride(), b.dtype)
+
+
 def test_several_scans_must_be_of_one_shape() -> None:
     u, delta, A, B, C = arguments()
     with pytest.raises(ValueError, match="same shape"):
         selective_scans([Scan(u, delta, B, C, None, False), Scan(u[:1], delta[:1], B[:1], C[:1], None, False)], A)
+
+
+def test_several_scans_have_a_gate_all_or_none(device: list[int]) -> None:
+    u, delta, A, B, C = arguments()
+    mixed = [Scan(u, delta, B, C, u, False), Scan(u, delta, B, C, None, True)]
+    with pytest.raises(ValueError, match="every scan needs a gate z or none, but 1 of 2 have one"):
+        selective_scans(mixed, A)
 
 
 def test_the_doctor_finds_the_backend_correct_and_names_what_would_be_faster(no_library: None) -> None:
@@ -260,3 +408,17 @@ def test_the_doctor_s_self_test_notices_a_wrong_result(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("rdfa.doctor.selective_scan", wrong)
     assert self_test("cpu").startswith("WRONG")
+
+
+@pytest.mark.parametrize("which", ["u", "D"])
+def test_the_doctor_s_self_test_notices_gradients_that_are_no_numbers(
+    which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(u: Tensor, *others: Tensor, **options: bool) -> Tensor:
+        if u.dtype == torch.float32:
+            poisoned = u if which == "u" else others[4]
+            poisoned.register_hook(lambda gradient: gradient * float("nan"))
+        return reference.selective_scan(u, *others, **options)
+
+    monkeypatch.setattr("rdfa.doctor.selective_scan", broken)
+    assert self_test("cpu").startswith("WRONG: please report this (largest relative error nan)")

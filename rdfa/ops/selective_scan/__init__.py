@@ -2,7 +2,7 @@
 
 Read `reference.py` for the definition, `backends.py` for the choice between backends,
 `chunked.py` for the form that needs no compiler, `kernel/` and `cpu.py` for the compiled one,
-`cuda.py` for mamba-ssm, `custom_op.py` for what torch.compile sees.
+`cuda.py` for mamba-ssm, `custom_op.py` for what torch.compile sees of the others.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,8 @@ def selective_scan(
         z: gate, (B, D, T).
         delta_bias: added to delta, (D,).
         delta_softplus: pass delta + delta_bias through softplus.
-        reverse: scan from the last step to the first, without flipped copies.
+        reverse: scan from the last step to the first; without flipped copies, but for mamba-ssm on CUDA, which
+            scans in one direction only.
         lengths: integers, (B,), from 0 to T: steps at and beyond a length do not enter the state,
             their output is 0, and they receive no gradient. None: all T steps are valid.
 
@@ -61,7 +62,7 @@ def selective_scan(
         (B, D, T) in the dtype and memory order of u. States are float32 (float64 if u is).
 
     Raises:
-        ValueError: a shape or dtype that does not fit, naming it; a length outside 0 to T.
+        ValueError: a shape or dtype that does not fit, naming it; on a CPU a length outside 0 to T.
         RdfaError: the backend asked for by `use_backend` or RDFA_SCAN_BACKEND cannot run this.
     """
     _check(u, delta, A, B, C, D, z, delta_bias, lengths)
@@ -88,13 +89,16 @@ def selective_scans(
     Each output equals `selective_scan`'s. On CUDA they are one launch; elsewhere they follow one another.
 
     Args:
-        scans: all with u of the same shape and dtype.  lengths: of every scan.
+        scans: all with u of the same shape and dtype, and all with a z or all without.  lengths: of every scan.
 
     Raises:
-        ValueError, RdfaError: as `selective_scan`; u's shapes or dtypes differ.
+        ValueError, RdfaError: as `selective_scan`; u's shapes or dtypes differ; some scans alone have a z.
     """
     if len({(scan.u.shape, scan.u.dtype) for scan in scans}) != 1:
         raise ValueError("selective_scans: every scan needs a u of the same shape and dtype")
+    gates = sum(scan.z is not None for scan in scans)
+    if gates not in (0, len(scans)):
+        raise ValueError(f"selective_scans: every scan needs a gate z or none, but {gates} of {len(scans)} have one")
     for u, delta, B, C, z, _ in scans:
         _check(u, delta, A, B, C, D, z, delta_bias, lengths)
     if backends.choose(scans[0].u.device.type, scans[0].u.dtype) == "cuda":

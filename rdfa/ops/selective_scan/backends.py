@@ -86,11 +86,16 @@ def choose(device_type: str, dtype: torch.dtype) -> str:
 
 def kernel(backend: str) -> Kernel:
     """The code behind the custom operator: "cpu", or "chunked" also where an exported program finds no library."""
-    reason = _missing(backend)
-    if reason is not None:
-        _say_once(backend, reason)
-    module = cpu if backend == "cpu" and reason is None else chunked
+    module = cpu if backend == "cpu" and compiled_kernel_runs() else chunked
     return Kernel(module.forward, module.backward)
+
+
+def compiled_kernel_runs() -> bool:
+    """Whether the library is here; says so once where it is not and an exported program asks for it."""
+    reason = _missing("cpu")
+    if reason is not None:
+        _say_once("cpu", reason)
+    return reason is None
 
 
 def describe(device_type: str | None = None) -> Description:

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,25 +54,39 @@ def library_path() -> Path:
     return PACKAGE / library_name()
 
 
-def find_compiler() -> str | None:
-    """The C++ compiler: $CXX, or the first of c++, g++ and clang++ on the PATH."""
-    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
-        found = shutil.which(name) if name else None
+def find_compiler() -> list[str] | None:
+    """The command of the C++ compiler: $CXX, which may have words before it (`ccache g++`), else the PATH's first.
+
+    None where there is none, also where $CXX names one that is not there: another one would be a surprise.
+    """
+    asked = os.environ.get("CXX", "").strip()
+    try:
+        commands = [shlex.split(asked)] if asked else [["c++"], ["g++"], ["clang++"]]
+    except ValueError:  # a quotation mark without its other half
+        return None
+    for name, *rest in commands:
+        found = shutil.which(name)
         if found:
-            return found
+            return [found, *rest]
     return None
+
+
+def without_compiler() -> str:
+    """Why `find_compiler` finds none."""
+    asked = os.environ.get("CXX", "").strip()
+    return f"CXX names {asked!r}, which is not on the PATH" if asked else "there is no C++ compiler on the PATH"
 
 
 def build(target: Path | None = None) -> Path:
     """Compile the kernel and put the library at `target` (by default `library_path()`), whole or not at all.
 
     Raises:
-        BuildError: no compiler, the compiler's own error, or a folder that cannot be written.
+        BuildError: no compiler, one that does not start, its own error, or a folder that cannot be written.
     """
     target = library_path() if target is None else Path(target)
     compiler = find_compiler()
     if compiler is None:
-        raise BuildError(f"no C++ compiler on the PATH (g++ or clang++, or set CXX); install one and run: {COMMAND}")
+        raise BuildError(f"{without_compiler()}; install g++ or clang++, or set CXX to another, and run: {COMMAND}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-scan-") as folder:
@@ -82,32 +97,40 @@ def build(target: Path | None = None) -> Path:
     return target
 
 
-def _compile(compiler: str, folder: Path) -> Path:
+def _compile(compiler: list[str], folder: Path) -> Path:
     variants = X86_VARIANTS if is_x86() else OTHER_VARIANTS
     flags = [*FLAGS, *_openmp(compiler, folder)]
     objects = []
     for name, extra in variants.items():
         objects.append(str(folder / f"{name}.o"))
-        _run(compiler, *flags, *extra, f"-DSCAN_VARIANT={name}", "-c", str(KERNEL / "variant.cpp"), "-o", objects[-1])
+        _run(*compiler, *flags, *extra, f"-DSCAN_VARIANT={name}", "-c", str(KERNEL / "variant.cpp"), "-o", objects[-1])
     objects.append(str(folder / "dispatch.o"))
     family = ["-DSCAN_X86"] if is_x86() else []
-    _run(compiler, *flags, *family, "-c", str(KERNEL / "dispatch.cpp"), "-o", objects[-1])
-    _run(compiler, *flags, "-shared", *objects, "-o", str(folder / "library.so"))
+    _run(*compiler, *flags, *family, "-c", str(KERNEL / "dispatch.cpp"), "-o", objects[-1])
+    _run(*compiler, *flags, "-shared", *objects, "-o", str(folder / "library.so"))
     return folder / "library.so"
 
 
-def _openmp(compiler: str, folder: Path) -> list[str]:
+def _openmp(compiler: list[str], folder: Path) -> list[str]:
     """The OpenMP flag where the compiler and its runtime have it (Apple's clang does not): else one thread."""
     source = folder / "probe.cpp"
     source.write_text("#include <omp.h>\nint probe() { return omp_get_max_threads(); }\n")
-    command = [compiler, "-fopenmp", "-shared", "-fPIC", str(source), "-o", str(folder / "probe.so")]
-    return ["-fopenmp"] if subprocess.run(command, capture_output=True, check=False).returncode == 0 else []
+    command = [*compiler, "-fopenmp", "-shared", "-fPIC", str(source), "-o", str(folder / "probe.so")]
+    return ["-fopenmp"] if _started(*command).returncode == 0 else []
 
 
 def _run(*command: str) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = _started(*command)
     if result.returncode != 0:
         raise BuildError(f"{' '.join(command)}\nfailed with:\n{result.stderr.strip()}")
+
+
+def _started(*command: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        reason = error.strerror or error
+        raise BuildError(f"the compiler {command[0]} cannot be started ({reason}); set CXX to one that can") from error
 
 
 def remove_stale() -> list[Path]:
@@ -124,7 +147,7 @@ def absence() -> str | None:
         return None
     command = f"{sys.executable} -m rdfa.ops.selective_scan.build"
     if find_compiler() is None:
-        why = f"there is no C++ compiler on the PATH; install g++ or clang++ and run: {command}"
+        why = f"{without_compiler()}; install g++ or clang++ and run: {command}"
     else:
         why = f"its compilation failed; to see why: {command}"
     return f"the selective scan runs in its slower PyTorch form, for its CPU kernel is not built: {why}"
@@ -137,7 +160,7 @@ def main() -> int:
         if reason := absence():
             print(reason)
         return 0
-    print(f"compiler: {find_compiler() or 'none found'}")
+    print(f"compiler: {shlex.join(find_compiler() or ['none'])}")
     try:
         path = build()
     except BuildError as error:

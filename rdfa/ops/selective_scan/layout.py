@@ -53,12 +53,15 @@ def valid_steps(lengths: Tensor, steps: int) -> Tensor:
 
 
 def check_lengths(lengths: Tensor, steps: int) -> None:
-    """Refuse a length that is not from 0 to `steps`.
+    """Refuse a length that is not from 0 to `steps`; on a GPU nothing is looked at.
+
+    Looking would make the CPU wait for the GPU at every scan. A length outside acts there as the nearest one inside:
+    the mask is made by comparison, and no memory is reached by it.
 
     Raises:
         ValueError: with the smallest and the largest length.
     """
-    if len(lengths) == 0:
+    if len(lengths) == 0 or lengths.device.type != "cpu":
         return
     least, most = (int(value) for value in lengths.aminmax())
     if least < 0 or most > steps:
