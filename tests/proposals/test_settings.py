@@ -115,6 +115,25 @@ def test_each_row_of_table_1_has_its_own_printed_number_beside_it_on_real_featur
     assert [published_result(entry.runs[0].run, PUBLISHED) for entry in sample] == [{}] * 5
 
 
+@pytest.mark.parametrize("table", ["rcl_sampling", "hapt_rcl_sampling"])
+def test_one_thing_changes_between_the_rows_of_sampling_and_the_last_is_trained_for_table_1(table: str) -> None:
+    _, entries = read_table(table, folder=ROOT / "params")
+    grid, trained, asked = (entry.runs[0].run for entry in entries[3:])
+    changed = []
+    for run, other in ((grid, trained), (trained, asked)):
+        before, after = flatten(run), flatten(other)
+        changed.append({name for name in before.keys() | after.keys() if before.get(name) != after.get(name)})
+    assert changed == [{"model.sampling.kind"}, {"model.refine.instances.kind"}]
+    unrefined = read_table(table.replace("sampling", "table1"), folder=ROOT / "params")[1][0]
+    assert [keys(each.run).train for each in unrefined.runs] == [keys(each.run).train for each in entries[-1].runs]
+
+
+@pytest.mark.parametrize("table", ["rcl_table1", "rcl_table2", "rcl_sampling"])
+def test_rcl_s_tables_have_three_seeds_where_the_data_are_real(table: str) -> None:
+    (seeds,) = {tuple(each.run.seed for each in row.runs) for row in read_table(f"hapt_{table}", folder=ROOT / "params")[1]}
+    assert seeds == (0, 1, 2)
+
+
 def test_each_iteration_costs_what_the_supplement_prints() -> None:
     _, entries = read_table("rcl_table1", scale="full", folder=ROOT / "params")
     macs = [costs(entry.runs[0].run)[""].macs for entry in entries[1:3]]
