@@ -130,7 +130,9 @@ def test_one_thing_changes_between_the_rows_of_sampling_and_the_last_is_trained_
 
 @pytest.mark.parametrize("table", ["rcl_table1", "rcl_table2", "rcl_sampling"])
 def test_rcl_s_tables_have_three_seeds_where_the_data_are_real(table: str) -> None:
-    (seeds,) = {tuple(each.run.seed for each in row.runs) for row in read_table(f"hapt_{table}", folder=ROOT / "params")[1]}
+    (seeds,) = {
+        tuple(each.run.seed for each in row.runs) for row in read_table(f"hapt_{table}", folder=ROOT / "params")[1]
+    }
     assert seeds == (0, 1, 2)
 
 
