@@ -1,10 +1,10 @@
-"""A project folder with a table on proposal maps: refinements of BMN+RCL, and the normalised mAP by size."""
+"""A project folder with a table on proposal maps: refinements of BMN+RCL, mAP by size, printed numbers apart."""
 
 from pathlib import Path
 
 import yaml
 
-from rdfa.files import read_json, write_json
+from rdfa.files import read_json, write_json, write_text
 from rdfa.identity import paths
 from rdfa.params import PARAMS
 from rdfa.reporting.grids import read_table
@@ -13,6 +13,7 @@ from tests.reporting.scenes import write_project
 
 REFINEMENTS = {0: (0.50, 0.54), 1: (0.52, 0.53), 5: (0.57, 0.61), 15: (0.55, 0.60)}
 """n → average mAP of each seed."""
+TITLE = "printed, on other data, not comparable"
 BINS = (("XS", 0.0, 0.2, 12), ("S", 0.2, 0.4, 0), ("M", 0.4, 1.0, 30))
 """One of them is empty."""
 
@@ -25,7 +26,13 @@ def write_refinements(root: Path, name: str) -> None:
     ]
     rows.append({"model": "bmn", "variant": "plain", "label": "no RCL"})
     sensitivity = {"characteristic": "coverage", "bins": "activitynet"}
-    about = {"title": "Refinements", "dataset": "activitynet_tsn", "scale": "sample", "seeds": [0, 1]}
+    about: dict[str, object] = {
+        "title": "Refinements",
+        "dataset": "activitynet_tsn",
+        "scale": "sample",
+        "seeds": [0, 1],
+    }
+    about["printed"] = {"title": TITLE, "model": "bmn", "variant": "rcl", "dataset": "activitynet_tsn"}
     table = about | {"params": {"evaluation": {"sensitivity": sensitivity}}, "rows": rows}
     write_project(root, {name: yaml.safe_dump(table)})
     _, entries = read_table(name, folder=root / PARAMS)
@@ -34,6 +41,7 @@ def write_refinements(root: Path, name: str) -> None:
             finish(root, composed, average)
             metrics = paths(composed.run, root).metrics
             write_json(metrics, read_json(metrics) | {"ap": {"action": average}, "sensitivity": by_size(average)})
+            write_text(paths(composed.run, root).folder / "history.csv", "epoch,loss\n1,0.5\n")
 
 
 def by_size(average: float) -> dict[str, object]:
