@@ -1,4 +1,4 @@
-"""Average mAP of a table's rows: side by side, against recurrence, against cost, and per class."""
+"""Average mAP of a table's rows: side by side, against recurrence or refinements, against cost, and per class."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from rdfa.params import as_plain
 from rdfa.reporting.drawing import DARK, LIGHT, MARKERS, MIDDLE, Drawing, headed, seeds_of
 from rdfa.reporting.grid_results import RowResult
 from rdfa.reporting.grids import Entry
-from rdfa.schema import Model, Run, Stem
+from rdfa.schema import Model, ProposalModel, Run, Stem
 
 MOST_CLASSES = 30
 """More columns than this are not read; then the best and the worst half of this many are shown."""
@@ -61,6 +61,36 @@ def average_figure(rows: Sequence[RowResult]) -> Drawing:
 def recurs(entries: Sequence[Entry]) -> bool:
     """Whether rows differ in how often the stem is applied, and in nothing else."""
     return bool(_recurrent([entry.runs[0].run for entry in entries]))
+
+
+def refines(entries: Sequence[Entry]) -> bool:
+    """Whether rows differ in how often RCL refines the map of proposals, and in nothing else."""
+    return bool(_refined([entry.runs[0].run for entry in entries]))
+
+
+def refinement_figure(rows: Sequence[RowResult]) -> Drawing:
+    """mAP against n: the map before refinement, and after n iterations of one network."""
+    figure = Figure(figsize=(7.5, 4.4), layout="constrained")
+    axes = figure.subplots()
+    lines, told = _refined([row.run for row in rows]), []
+    for number, members in enumerate(lines):
+        shared = [rows[index] for index in members]
+        name = "" if len(lines) == 1 else f" ({shared[0].label} ...)"
+        told += _draw_depths(axes, shared, f"one network, its weights shared{name}", MARKERS[number], "-")
+    axes.set_xticks(sorted({_depth(rows[index].run) for members in lines for index in members}))
+    axes.set_xlabel("n: how often the map of confidences is refined")
+    axes.set_ylabel("average mAP (%)")
+    axes.margins(x=0.08, y=0.15)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return Drawing(
+        name="refinement",
+        title="mAP against refinements of the map",
+        caption="Average mAP against the number of RCL's refinements, each n trained on its own, 0 without a refining "
+        f"network; {seeds_of(rows[0].runs)} a point. {_spread_note(rows)} Only rows that differ in nothing else are in "
+        "it.",
+        alt="Average mAP in per cent against n: " + "; ".join(told),
+        figure=headed(figure, rows[0].run, "average mAP against refinements of the map"),
+    )
 
 
 def recurrence_figure(rows: Sequence[RowResult]) -> Drawing:
@@ -189,7 +219,23 @@ def _recurrent(runs: Sequence[Run]) -> list[tuple[list[int], list[int]]]:
     return found
 
 
+def _refined(runs: Sequence[Run]) -> list[list[int]]:
+    """Rows that differ only in how often the map is refined: by index, the fewest refinements first."""
+    alike: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        if isinstance(run.model, ProposalModel) and run.model.refine is not None:
+            values = as_plain(run)
+            values["model"]["refine"]["iterations"] = None
+            alike.setdefault(json.dumps(values, sort_keys=True), []).append(index)
+    lines = [sorted(members, key=lambda index: _depth(runs[index])) for members in alike.values()]
+    return [members for members in lines if _depth(runs[members[0]]) < _depth(runs[members[-1]])]
+
+
 def _depth(run: Run) -> int:
+    """How often weights are applied, one after the other: r times the blocks, or n refinements."""
+    if isinstance(run.model, ProposalModel):
+        assert run.model.refine is not None, "only these are drawn"
+        return run.model.refine.iterations
     return _stem(run).recurrence * _stem(run).blocks
 
 

@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rdfa.errors import RdfaError
 from rdfa.params import flatten
-from rdfa.reporting.grids import Column
+from rdfa.reporting.grids import Column, Printed
 from rdfa.schema import Run
 
 Metrics = Mapping[str, Any]
@@ -62,3 +63,25 @@ def published_result(run: Run, published: Mapping[str, Any]) -> dict[str, Any]:
     if "by" in result:
         return dict(result["rows"].get(flatten(run)[result["by"]], {}))
     return dict(result)
+
+
+def printed_rows(printed: Printed, published: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The published numbers that a table shows apart, a row for each value of the parameter that they go by.
+
+    Raises:
+        RdfaError: none are known.
+    """
+    variant = published.get(printed.model, {}).get("variants", {}).get(printed.variant, {})
+    result = variant.get("results", {}).get(printed.dataset)
+    if result is None:
+        raise RdfaError(
+            f"params/published.yaml has nothing for {printed.model} {printed.variant} on {printed.dataset}: "
+            "correct `printed` in the table's file"
+        )
+    by = result.get("by", "").rpartition(".")[2]
+    return [
+        ({by: value} if by else {})
+        | {f"mAP@{tiou:g}": cell for tiou, cell in row["tious"].items()}
+        | {"average": row["average"], "G MACs": row.get("flops")}
+        for value, row in (result["rows"] if by else {None: result}).items()
+    ]

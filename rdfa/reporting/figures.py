@@ -49,7 +49,7 @@ KIND_FILLS = (
 )
 """Colour, hatch and explanation of each of `KINDS`."""
 RUN_COLOURS = ("#4477aa", "#ddaa33", "#bb5566", "#aaaaaa", "#66ccee", "#228833", "#ffffff")
-RUN_HATCHES = ("", "///", "...", "xxx", "\\\\\\")
+RUN_HATCHES = ("", "///", "...", "xxx", "\\\\\\", "---", "ooo", "+++")
 TITLES = {
     "coverage": "coverage (% of the video)",
     "length": "length (seconds)",
@@ -188,7 +188,7 @@ def _draw_bins(axes: Axes, runs: Runs, value: Callable[[Characteristic], NDArray
     starts = np.cumsum([0, *sizes[:-1]]) + np.arange(len(sizes)) * 0.7
     places = np.concatenate([start + np.arange(size) for start, size in zip(starts, sizes, strict=True)])
     heights = [np.concatenate([value(each) for each in run.characteristics]) for run in runs.values()]
-    bars = _draw_grouped(axes, places, heights)
+    bars = draw_grouped(axes, places, heights)
     ticks = [label for each in first.characteristics for label in _bin_labels(each)]
     axes.set_xticks(places, ticks, fontsize=7.5)
     axes.tick_params(axis="x", length=0)
@@ -220,7 +220,7 @@ def _draw_variation(axes: Axes, runs: Runs) -> None:
         100 * np.array([value for each in run.characteristics for value in (each.sensitivity, each.impact)])
         for run in runs.values()
     ]
-    _draw_grouped(axes, places, heights)
+    draw_grouped(axes, places, heights)
     axes.set_xticks(places, ["best −\nworst", "best −\nall"] * len(names), fontsize=6)
     for start, name in zip(places[::2].tolist(), names, strict=True):
         axes.text(start + 0.5, 1.02, name, ha="center", weight="bold", transform=axes.get_xaxis_transform())
@@ -229,8 +229,17 @@ def _draw_variation(axes: Axes, runs: Runs) -> None:
     axes.set_title("sensitivity: best bin − worst bin\nimpact: best bin − all instances", loc="left", pad=22)
 
 
-def _draw_grouped(axes: Axes, places: NDArray[np.float64], heights: Sequence[NDArray[np.float64]]) -> list[Artist]:
-    """One bar per run at each place, labelled with its value; none where it is NaN. Returns a bar of each run."""
+def draw_grouped(
+    axes: Axes,
+    places: NDArray[np.float64],
+    heights: Sequence[NDArray[np.float64]],
+    spreads: Sequence[NDArray[np.float64]] = (),
+) -> list[Artist]:
+    """One bar per run at each place, labelled with its value; none where it is NaN. Returns a bar of each run.
+
+    Args:
+        spreads: of each run; half the length of the lines on its bars.
+    """
     width = 0.84 / len(heights)
     drawn: list[Artist] = []
     for number, values in enumerate(heights):
@@ -238,6 +247,8 @@ def _draw_grouped(axes: Axes, places: NDArray[np.float64], heights: Sequence[NDA
             places + (number - (len(heights) - 1) / 2) * width,
             np.nan_to_num(values),
             width,
+            yerr=np.nan_to_num(spreads[number]) if spreads else None,
+            error_kw={"linewidth": 0.8},
             color=RUN_COLOURS[number % len(RUN_COLOURS)],
             hatch=RUN_HATCHES[number % len(RUN_HATCHES)],
             edgecolor="black",

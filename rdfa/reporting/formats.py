@@ -7,7 +7,7 @@ folders are listed below, so that each number can be traced.
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rdfa.files import not_a_formula
 
@@ -26,6 +26,15 @@ ONE_SEED_NOTE = (
 )
 
 Row = Mapping[str, Any]
+
+
+class Apart(NamedTuple):
+    """Rows of others that stand under a table, with columns of their own."""
+
+    title: str
+    rows: Sequence[Row]
+
+
 _SAID_ONCE = ("data set", "scale", "features", "model", "seeds", "selection", "test looks")
 _NOT_SHOWN = ("row", "runs", "std", "low", "high", "change std", "change low", "change high")
 _EMPTY = ("", None)
@@ -44,11 +53,12 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def to_markdown(title: str, rows: Sequence[Row], confidence: float) -> str:
+def to_markdown(title: str, rows: Sequence[Row], confidence: float, apart: Apart | None = None) -> str:
     """One block per list of tIoUs; a dash where a row has no value.
 
     Args:
         confidence: of the intervals, in (0, 1).
+        apart: what stands below, after the notes on the rows.
     """
     lines = [f"# {title}", ""]
     if any(row["scale"] == "sample" for row in rows):
@@ -56,21 +66,21 @@ def to_markdown(title: str, rows: Sequence[Row], confidence: float) -> str:
     if once := _said_once(rows):
         lines += ["; ".join(f"{name}: {value}" for name, value in once.items()) + ".", ""]
     for columns, members in _blocks(rows, once):
-        lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        lines += ["| " + " | ".join(_pipe(row.get(name)) for name in columns) + " |" for row in members]
-        lines.append("")
+        lines += [*_markdown_block(columns, members), ""]
     for note in _notes(rows, confidence):
         lines += [note, ""]
+    if apart is not None:
+        lines += [_below(apart), "", *_markdown_block(tuple(apart.rows[0]), apart.rows), ""]
     lines += ["Runs (folders of `results/runs/`):", ""]
     lines += [f"- {row['row']}: {', '.join(f'`{run}`' for run in row['runs'].split())}" for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def to_latex(title: str, rows: Sequence[Row], confidence: float) -> str:
+def to_latex(title: str, rows: Sequence[Row], confidence: float, apart: Apart | None = None) -> str:
     """A `table` for a document that loads booktabs; the runs' folders as comments."""
     once = _said_once(rows)
-    parts = []
-    for columns, members in _blocks(rows, once):
+    parts, below = [], [] if apart is None else [(tuple(apart.rows[0]), list(apart.rows))]
+    for columns, members in [*_blocks(rows, once), *below]:
         body = [" & ".join(_tex(_shown(row.get(name))) for name in columns) + r" \\" for row in members]
         alignment = "".join("l" if any(isinstance(row.get(name), str) for row in members) else "r" for name in columns)
         head = " & ".join(map(_tex, columns)) + r" \\"
@@ -87,14 +97,24 @@ def to_latex(title: str, rows: Sequence[Row], confidence: float) -> str:
         )
     said = "; ".join(f"{name}: {value}" for name, value in once.items())
     sample = [SAMPLE_NOTE] if any(row["scale"] == "sample" for row in rows) else []
+    last = [] if apart is None else [_below(apart)]
     caption = " ".join(
-        _tex(text.replace("`", "")) for text in [f"{title}.", *sample, f"{said}.", *_notes(rows, confidence)]
+        _tex(text.replace("`", "")) for text in [f"{title}.", *sample, f"{said}.", *_notes(rows, confidence), *last]
     )
     lines = [f"% {row['row']}: {row['runs']}" for row in rows]
     lines += [r"\begin{table}", r"\centering", r"\small"]
     lines += [line for index, part in enumerate(parts) for line in ([r"\medskip", ""] if index else []) + part]
     lines += [rf"\caption{{{caption}}}", r"\end{table}"]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_block(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    body = ["| " + " | ".join(_pipe(row.get(name)) for name in columns) + " |" for row in rows]
+    return ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *body]
+
+
+def _below(apart: Apart) -> str:
+    return f"Below: {apart.title}."
 
 
 def _said_once(rows: Sequence[Row]) -> dict[str, Any]:

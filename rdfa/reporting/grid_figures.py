@@ -14,12 +14,15 @@ from rdfa.reporting.accuracy_figures import (
     cost_figure,
     recurrence_figure,
     recurs,
+    refinement_figure,
+    refines,
 )
 from rdfa.reporting.curve_figures import precision_recall_figure, training_figure
 from rdfa.reporting.drawing import Drawing, listed
 from rdfa.reporting.figures import false_negative_figure, false_positive_figure, sensitivity_figure
 from rdfa.reporting.grid_results import RowResult
 from rdfa.reporting.grids import Entry
+from rdfa.reporting.size_figure import by_size, size_figure
 from rdfa.reporting.truth_timeline import RULE, choose_videos, truth_timeline
 
 
@@ -48,8 +51,12 @@ def draw(
         yield average_figure(rows)
     if recurs(entries):
         yield recurrence_figure(rows)
+    if refines(entries):
+        yield refinement_figure(rows)
     if several:
         yield cost_figure(rows)
+    if by_size(rows):
+        yield size_figure(rows)
     yield class_figure(rows)
     training = training_figure(rows)
     if training is not None:

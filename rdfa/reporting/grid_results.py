@@ -19,6 +19,19 @@ from rdfa.schema import Run
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class BySize:
+    """The normalised mAP of a row by the size of the instances (`evaluation.sensitivity`)."""
+
+    characteristic: str
+    bins: tuple[tuple[str, float | None, float | None, int], ...]
+    """Name, lower and upper edge (None: none) and number of instances of each."""
+    overall: NDArray[np.float64]
+    """(S,): of all instances, per cent."""
+    values: NDArray[np.float64]
+    """(S, bins), per cent; NaN in a bin without instances."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RowResult:
     """A row of a table with what its S runs, one per seed, have reached."""
 
@@ -35,6 +48,8 @@ class RowResult:
     """Of each run that has a history, (E, 2): epoch and training loss."""
     cost: Cost
     """Of one forward pass of one window."""
+    by_size: BySize | None
+    """Where the row asks for it."""
 
     @property
     def run(self) -> Run:
@@ -83,6 +98,16 @@ def _read_row(entry: Entry, root: Path) -> RowResult:
         class_ap={name: 100 * float(np.mean([found["ap"][name] for found in metrics])) for name in classes},
         losses=tuple(losses for place in where if len(losses := _losses(place.folder / HISTORY))),
         cost=costs(runs[0])[""],
+        by_size=_by_size([found["sensitivity"] for found in metrics]) if runs[0].evaluation.sensitivity else None,
+    )
+
+
+def _by_size(found: Sequence[dict[str, Any]]) -> BySize:
+    return BySize(
+        characteristic=found[0]["characteristic"],
+        bins=tuple((each["name"], each["above"], each["up_to"], each["instances"]) for each in found[0]["bins"]),
+        overall=100 * np.array([each["average_mAP_N"] for each in found]),
+        values=100 * np.array([[bin_["average_mAP_N"] for bin_ in each["bins"]] for each in found], dtype=np.float64),
     )
 
 

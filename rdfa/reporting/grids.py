@@ -74,6 +74,16 @@ class Elsewhere(Section):
     """Come after those of the table, before those of the rows."""
 
 
+class Printed(Section):
+    """Published numbers (params/published.yaml) that stand apart under a table whose own rows are of other data."""
+
+    title: Line
+    """What they are of, and that they are not comparable."""
+    model: Name
+    variant: Name
+    dataset: Name
+
+
 class Table(Section):
     """A table's file."""
 
@@ -90,6 +100,8 @@ class Table(Section):
     datasets: dict[Name, Elsewhere] = Field(default_factory=dict)
     columns: tuple[Column, ...] = ()
     """Further columns, after the mAP (rdfa.reporting.columns)."""
+    printed: Printed | None = None
+    """Shown only where no row has published numbers beside it."""
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -124,10 +124,12 @@ class Rcl(Section):
     """Channels of the "temporal features" in the GRU's input: 1, which with 2 confidences and 32 context channels and
     a 3 x 3 layer for the change gives the printed cost of an iteration (ours)."""
     supervise: Literal["every", "final"]
-    """Maps that are trained besides the unrefined one, which always is: every iteration's, or the last one (the name
-    of an unused list in the supplement's code suggests the former; ours)."""
+    """Maps that are trained besides the unrefined one, which always weighs 1: every iteration's, which share a weight
+    of 1, or the last one, which has it alone (the name of an unused list in the supplement's code suggests the former;
+    ours). So the losses are comparable between both, and between numbers of iterations."""
     gamma: Annotated[float, Field(gt=0, le=1)]
-    """With `every`, the map after k of n iterations weighs gamma^(n - k): 0.8, RAFT's; not in the paper."""
+    """With `every`, the map after k of n iterations weighs in proportion to gamma^(n - k): 0.8, RAFT's; not in the
+    paper."""
 
 
 class Sampling(Section):

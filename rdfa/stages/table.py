@@ -7,7 +7,8 @@ from rdfa.files import write_json, write_text
 from rdfa.identity import paths
 from rdfa.locks import alone
 from rdfa.params import PARAMS, read_yaml
-from rdfa.reporting.formats import to_csv, to_latex, to_markdown
+from rdfa.reporting.columns import printed_rows
+from rdfa.reporting.formats import Apart, to_csv, to_latex, to_markdown
 from rdfa.reporting.grids import Entry, Table, read_table, table_key
 from rdfa.reporting.tables import averages, curves_csv, rows_of
 from rdfa.stages.logged import log_table
@@ -26,12 +27,16 @@ def table_stage(name: str, root: Path, scale: str | None = None, tracked: bool =
 
 
 def _write(name: str, table: Table, entries: list[Entry], root: Path, tracked: bool) -> list[Path]:
-    rows = rows_of(entries, root, read_yaml(PARAMS / "published.yaml"), table.columns)
+    published = read_yaml(PARAMS / "published.yaml")
+    rows = rows_of(entries, root, published, table.columns)
+    apart = None
+    if table.printed is not None and all(row["published"] is None for row in rows):
+        apart = Apart(table.printed.title, printed_rows(table.printed, published))
     confidence = entries[0].runs[0].run.evaluation.bootstrap.confidence
     texts = (
         to_csv(rows),
-        to_markdown(table.title, rows, confidence),
-        to_latex(table.title, rows, confidence),
+        to_markdown(table.title, rows, confidence, apart),
+        to_latex(table.title, rows, confidence, apart),
         curves_csv(entries, root),
     )
     *written, made_of = files = table_files(name, root)

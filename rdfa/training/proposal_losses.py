@@ -101,13 +101,18 @@ def _group_weights(groups: Sequence[Tensor], sizes: Sequence[float]) -> Tensor:
 
 
 def _factors(params: ProposalModel, count: int) -> list[float]:
-    """What the maps before and after each refinement weigh (ours: the paper is silent)."""
-    refine, last = params.refine, count - 1
-    if refine is None or last == 0:
-        return [1.0] * count
+    """What the maps before and after each refinement weigh (ours: the paper is silent).
+
+    The unrefined map weighs 1 and the refined ones 1 together, however many there are. No gradient passes from a
+    refined map to the one before, so that the unrefined map's weight is all that trains the confidence layers.
+    """
+    refine, refinements = params.refine, count - 1
+    if refine is None or refinements == 0:
+        return [1.0]
     if refine.supervise == "final":
-        return [float(index in (0, last)) for index in range(count)]
-    return [refine.gamma ** (last - index) for index in range(count)]
+        return [1.0] + [0.0] * (refinements - 1) + [1.0]
+    powers = [refine.gamma ** (refinements - index) for index in range(1, count)]
+    return [1.0] + [power / sum(powers) for power in powers]
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from rdfa.errors import RdfaError
 from rdfa.identity import closure, keys
 from rdfa.models.cost import costs
 from rdfa.params import Composed, compose, flatten, read_yaml
-from rdfa.reporting.columns import published_result
+from rdfa.reporting.columns import printed_rows, published_result
 from rdfa.reporting.grids import read_table
 from tests.conftest import ROOT
 
@@ -113,6 +113,37 @@ def test_each_row_of_table_1_has_its_own_printed_number_beside_it_on_real_featur
     assert found[10]["tious"] == {0.5: 54.19} and found[10]["flops"] == 115.5
     _, sample = read_table("rcl_table1", scale="sample", folder=ROOT / "params")
     assert [published_result(entry.runs[0].run, PUBLISHED) for entry in sample] == [{}] * 5
+
+
+def test_table_1_of_other_data_has_the_supplement_s_own_apart_and_calls_it_not_comparable() -> None:
+    for name in ("rcl_table1", "hapt_rcl_table1"):
+        printed = read_table(name, folder=ROOT / "params")[0].printed
+        assert printed is not None
+        assert printed.title == "printed, ActivityNet-1.3 with TSN features, not comparable"
+        rows = printed_rows(printed, PUBLISHED)
+        assert [row["iterations"] for row in rows] == [0, 1, 5, 10, 15]
+        assert rows[3] == {"iterations": 10, "mAP@0.5": 54.19, "average": 35.98, "G MACs": 115.5}
+
+
+@pytest.mark.parametrize("table", ["rcl_sampling", "hapt_rcl_sampling"])
+def test_one_thing_changes_between_the_rows_of_sampling_and_the_last_is_trained_for_table_1(table: str) -> None:
+    _, entries = read_table(table, folder=ROOT / "params")
+    grid, trained, asked = (entry.runs[0].run for entry in entries[3:])
+    changed = []
+    for run, other in ((grid, trained), (trained, asked)):
+        before, after = flatten(run), flatten(other)
+        changed.append({name for name in before.keys() | after.keys() if before.get(name) != after.get(name)})
+    assert changed == [{"model.sampling.kind"}, {"model.refine.instances.kind"}]
+    unrefined = read_table(table.replace("sampling", "table1"), folder=ROOT / "params")[1][0]
+    assert [keys(each.run).train for each in unrefined.runs] == [keys(each.run).train for each in entries[-1].runs]
+
+
+@pytest.mark.parametrize("table", ["rcl_table1", "rcl_table2", "rcl_sampling"])
+def test_rcl_s_tables_have_three_seeds_where_the_data_are_real(table: str) -> None:
+    (seeds,) = {
+        tuple(each.run.seed for each in row.runs) for row in read_table(f"hapt_{table}", folder=ROOT / "params")[1]
+    }
+    assert seeds == (0, 1, 2)
 
 
 def test_each_iteration_costs_what_the_supplement_prints() -> None:

@@ -113,10 +113,10 @@ def expected(maps: ProposalMaps, targets: ProposalTargets, factors: list[float])
         ("bmn", {}, [1.0]),
         ("bmn", {"sampling__kind": "sparse_power"}, [1.0]),
         ("gtad", {}, [1.0]),
-        ("bmn with RCL", {}, [0.64, 0.8, 1.0]),
+        ("bmn with RCL", {}, [1.0, 0.8 / 1.8, 1.0 / 1.8]),
         ("bmn with RCL", {"refine__supervise": "final"}, [1.0, 0.0, 1.0]),
         ("bmn with RCL", {"refine__iterations": 0}, [1.0]),
-        ("gtad with RCL", {"refine__gamma": 0.5, "sampling__kind": "grid"}, [0.25, 0.5, 1.0]),
+        ("gtad with RCL", {"refine__gamma": 0.5, "sampling__kind": "grid"}, [1.0, 1.0 / 3, 2.0 / 3]),
     ],
 )
 def test_the_losses_are_those_of_plain_loops(family: str, changes: dict[str, Any], factors: list[float]) -> None:
@@ -127,6 +127,16 @@ def test_the_losses_are_those_of_plain_loops(family: str, changes: dict[str, Any
     assert float(found.total.detach()) == pytest.approx(parts[0] + parts[1] + 5 * parts[2], rel=1e-6)
     hits = best_tiou(maps.segments, targets.segments)[maps.candidate] > 0.9
     assert found.positives == int(hits.sum()) > 0
+
+
+@pytest.mark.parametrize("supervise", ["every", "final"])
+@pytest.mark.parametrize("iterations", [1, 5, 10])
+def test_refined_maps_together_weigh_what_the_unrefined_one_does(supervise: str, iterations: int) -> None:
+    maps, targets, params = batch("bmn with RCL", refine__iterations=iterations, refine__supervise=supervise)
+    found = proposal_losses(maps, targets, params)  # all maps are the same before training
+    alone = proposal_losses(maps._replace(logits=maps.logits[:1]), targets, params)
+    assert float(found.classification) == pytest.approx(2 * float(alone.classification), rel=1e-9)
+    assert float(found.regression) == pytest.approx(2 * float(alone.regression), rel=1e-9)
 
 
 def test_the_weights_of_the_parts_count() -> None:

@@ -5,6 +5,9 @@ The template is RAFT's SmallUpdateBlock (github.com/princeton-vl/RAFT, core/upda
 channels, with w = 35 and a 3 x 3 layer from 64 to 2 for the change, are 172.2 k. So the input is narrow, without RAFT's
 wide encoder: 2 confidences, 32 context channels, and what we take for the "temporal features", one channel made of the
 cells' features by a 1 x 1 layer (0.1 k).
+
+One layer makes all n changes, so that what is wrong with it at the start adds up n times. It therefore starts at zero
+(ours: the paper is silent, and RAFT starts its layer at random): an untrained refinement is the identity for any n.
 """
 
 import torch
@@ -37,6 +40,12 @@ class UpdateBlock(nn.Module):
         self.temporal = nn.Conv2d(width, params.temporal, 1) if params.temporal else None
         self.gru = ConvGRU(params.state, 2 + params.temporal + params.context)
         self.change = nn.Conv2d(params.state, 2, 3, padding=1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """No change before training."""
+        nn.init.zeros_(self.change.weight)
+        nn.init.zeros_(self.change.bias)  # type: ignore[arg-type]
 
     def forward(
         self, state: Tensor, context: Tensor, features: Tensor, heatmap: Tensor, inside: Tensor
@@ -59,6 +68,8 @@ class RecurrentRefinement(nn.Module):
     def forward(self, features: Tensor, heatmap: Tensor, valid: Tensor) -> list[Tensor]:
         """The n changes, whose running sum on the map is the refined map.
 
+        The sum is kept in float32 under autocast: in bfloat16 it would lose most of a small change of a large logit.
+
         Args:
             features: (B, C, D, T).
             heatmap: (B, 2, D, T) logits. The figure begins with an inverse sigmoid, since its map is one of
@@ -68,7 +79,7 @@ class RecurrentRefinement(nn.Module):
         inside = valid[:, None].to(features.dtype)
         state, context = torch.split(self.context(features) * inside, self.split, dim=1)
         state, context = torch.tanh(state), F.relu(context)
-        changes = []
+        heatmap, changes = _wide(heatmap), []
         for _ in range(self.iterations):
             heatmap = heatmap.detach()
             state, change = self.block(state, context, features, heatmap, inside)
@@ -78,8 +89,13 @@ class RecurrentRefinement(nn.Module):
 
 
 def refined(start: Tensor, changes: list[Tensor]) -> tuple[Tensor, ...]:
-    """The map before and after each change; gradients go into the last change of each, and into the unchanged map."""
-    maps = [start]
+    """The map before and after each change, at least float32; gradients go into the last change of each, and into the
+    unchanged map."""
+    maps = [_wide(start)]
     for change in changes:
         maps.append(maps[-1].detach() + change)
     return tuple(maps)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

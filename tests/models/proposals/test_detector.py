@@ -19,6 +19,8 @@ def detector(family: str, **changes: object) -> ProposalDetector:
     model = ProposalDetector(C, small(family, **changes)).double().eval()
     for parameter in model.parameters():  # so large that every part is felt
         parameter.data.mul_(1.5)
+    if model.refinement is not None:
+        model.refinement.block.change.reset_parameters()  # its owner starts it at zero
     return model
 
 
@@ -159,6 +161,23 @@ def test_no_iteration_gives_the_unrefined_map_and_needs_no_network(family: str) 
     assert len(found.maps) == 3 and len(unrefined.maps) == len(unrefined.logits) == 1
     assert torch.equal(found.maps[0], unrefined.maps[0]) and torch.equal(found.logits[0], unrefined.logits[0])
     assert not torch.equal(found.maps[0], found.maps[1])
+
+
+@WITH_RCL
+@pytest.mark.parametrize("iterations", [1, 10])
+def test_before_training_refinement_is_the_identity_whatever_the_iterations(family: str, iterations: int) -> None:
+    found = ProposalDetector(C, small(family, refine__iterations=iterations)).double()(*batch())
+    assert len(found.maps) == len(found.logits) == iterations + 1
+    for first, *others in (found.maps, found.logits):
+        assert all(torch.equal(first, each) for each in others)
+
+
+@WITH_RCL
+def test_mixed_precision_keeps_the_running_map_in_float32(family: str) -> None:
+    features, mask = batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = detector(family).float()(features.float(), mask)
+    assert {each.dtype for each in (*found.maps, *found.logits)} == {torch.float32}
 
 
 @WITH_RCL

@@ -14,7 +14,9 @@ def network(iterations: int = 3, temporal: int = 1) -> RecurrentRefinement:
     torch.manual_seed(0)
     params = small("bmn with RCL", refine__iterations=iterations, refine__temporal=temporal).refine
     assert params is not None
-    return RecurrentRefinement(WIDTH, params).double()
+    layers = RecurrentRefinement(WIDTH, params).double()
+    layers.block.change.reset_parameters()  # its owner starts it at zero
+    return layers
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
@@ -77,6 +79,13 @@ def test_a_map_s_gradient_is_that_of_its_last_change_alone() -> None:
         assert torch.equal(found, expected) and found.any()
 
 
+def test_the_running_map_does_not_lose_small_changes_in_mixed_precision() -> None:
+    start, change = torch.full((1, 2, D, T), 8.0, dtype=torch.bfloat16), torch.full((1, 2, D, T), 0.01).bfloat16()
+    assert torch.equal(start + change, start)
+    maps = refined(start, [change] * 10)
+    torch.testing.assert_close(maps[-1], start + 10 * change.float())
+
+
 def test_no_iteration_leaves_the_map_as_it_is() -> None:
     features, heatmap, valid = inputs()
     assert network(iterations=0)(features, heatmap, valid) == []
@@ -96,6 +105,7 @@ def test_the_gradients_of_an_iteration_are_those_of_numerical_differences() -> N
     params = small("bmn with RCL").refine
     assert params is not None
     block = UpdateBlock(WIDTH, params).double()
+    block.change.reset_parameters()
     parts = [torch.randn(1, count, 3, 4, dtype=torch.float64, requires_grad=True) for count in (4, 3, WIDTH, 2)]
     inside = torch.ones(1, 1, 3, 4, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda *given: block(*given, inside), parts, fast_mode=True)
