@@ -17,6 +17,6 @@ KINDS = (
     Kind("injection into tables and pages", pages),
     Kind("addresses of downloads", addresses, limit=300),
     Kind("addresses of files in an MLflow store", addresses_of_files, limit=120),
-    Kind("secrets in the environment of a run", secrets, limit=300),
+    Kind("secrets in the environment of a run", secrets, limit=600),
     Kind("shell commands in names, by Snakemake", injected, limit=300),
 )
