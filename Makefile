@@ -31,7 +31,7 @@ check: $(VENV)/.installed  ## formatting, lint and types
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
 
-audit: $(VENV)/.installed  ## known vulnerabilities of what is pinned, where pip-audit and its service are at hand
+audit: $(VENV)/.installed  ## known vulnerabilities of what is pinned, where api.osv.dev can be reached
 	python -m pip check
 	python -m tests.audit
 

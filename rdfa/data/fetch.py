@@ -3,6 +3,7 @@
     FOLDER/annotations.json         ground truth (rdfa.data.annotations)
     FOLDER/features.h5              feature store (rdfa.data.features)
     FOLDER/external_scores.json     video-level class scores, where the parameters use them
+    FOLDER/.made.json               checksums of the files that were made here: by these they are known as ours
     FOLDER/manifest-KEY.json        what made the files, their checksums; written last
 
 In order of reading: `fetch`; how a folder is built beside its place and swapped in; how one of real features is filled
@@ -32,6 +33,8 @@ from rdfa.files import read_json, sha256, write_sealed
 from rdfa.schema import OWN_PATHS, Run
 
 _UNFINISHED = (".part", ".old")
+_MADE = ".made.json"
+"""Outlives the manifest, which Snakemake removes when its job fails; DVC is told to ignore it (.dvcignore)."""
 
 
 def fetch(run: Run, folder: Path, key: str, archive: Path | None = None) -> Path:
@@ -68,7 +71,8 @@ def fetch(run: Run, folder: Path, key: str, archive: Path | None = None) -> Path
 def _build(run: Run, folder: Path, key: str, archive: Path | None) -> None:
     """Make everything in a temporary sibling, check it, and put it in the folder's place."""
     others = f"{folder}: holds files that `rdfa fetch` did not make; move them away first"
-    found = list(folder.iterdir()) if folder.exists() and not any(folder.glob("manifest-*.json")) else []
+    there = list(folder.iterdir()) if folder.exists() and not any(folder.glob("manifest-*.json")) else []
+    found = [path for path in there if path.name != _MADE]
     if any(path.name not in (ANNOTATIONS, FEATURES, SCORES) for path in found):
         raise RdfaError(others)
     try:
@@ -84,8 +88,10 @@ def _build(run: Run, folder: Path, key: str, archive: Path | None) -> None:
         else:
             write_sample(run, building)
         annotations = _check(run, building, folder, read_all=False).annotations
-        write_sealed(building / f"manifest-{key}.json", _describe(run, building, key, annotations))
-        if not all(_same(path, building / path.name) for path in found):
+        description = _describe(run, building, key, annotations)
+        write_sealed(building / _MADE, {"files": description["files"]})
+        write_sealed(building / f"manifest-{key}.json", description)
+        if not all(_ours(path) or _same(path, building / path.name) for path in found):
             raise RdfaError(others)
         _swap_in(building, folder)
     except OSError as error:
@@ -94,8 +100,17 @@ def _build(run: Run, folder: Path, key: str, archive: Path | None) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
+def _ours(path: Path) -> bool:
+    """Whether a file has the checksum that the fetch which made its folder wrote down."""
+    try:
+        files = read_json(path.with_name(_MADE))["files"]
+        return path.name in files and bool(files[path.name]["sha256"] == sha256(path))
+    except (RdfaError, OSError, KeyError, TypeError):
+        return False
+
+
 def _same(path: Path, made: Path) -> bool:
-    """Whether a file is what a fetch makes: it may lack its manifest, which Snakemake removes when a job fails."""
+    """Whether a file is what this fetch makes, where no checksum says whose it is: in folders of older versions."""
     return path.is_file() and made.is_file() and sha256(path) == sha256(made)
 
 

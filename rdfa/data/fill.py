@@ -71,8 +71,11 @@ def plan(run: Run, folder: Path) -> Plan:
     made_from = _made_from(folder)
     by_hand = made_from is not None and not made_from.startswith(_ORIGIN)
     listing, missing = None, 0
-    if hub.repository is not None and (made_from is None or not (by_hand or _is_ours(run, hub, made_from))):
-        downloads = Downloads(hub, folder)
+    downloads = Downloads(hub, folder)
+    # Parts without a manifest: the fetch was stopped when the store was made, and what it knew of them is made again.
+    ended = not downloads.folder.exists() or any(folder.glob("manifest-*.json"))
+    kept = made_from is not None and (by_hand or (ended and _is_ours(run, hub, made_from)))
+    if hub.repository is not None and not kept:
         listing = downloads.listing()
         missing = downloads.missing(listing)
     return Plan(

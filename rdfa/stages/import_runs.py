@@ -71,4 +71,4 @@ def _import_others(store: Store, root: Path) -> Iterator[str]:
                     import_run(store, folder, root)
                 yield f"{folder.name}: imported"
         except RdfaError as error:
-            logger.warning("%s: left out, as this version cannot read it (%s)", folder, str(error).splitlines()[0])
+            logger.warning("%s: left out (%s)", folder, str(error).splitlines()[0])

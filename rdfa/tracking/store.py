@@ -13,8 +13,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it narrates the making of its tables
@@ -41,6 +39,7 @@ from rdfa.files import written_whole
 from rdfa.interruptions import uninterrupted
 from rdfa.locks import lock_file
 from rdfa.tracking.moved import FOLDER, follow
+from rdfa.tracking.places import local_place
 
 logger = logging.getLogger(__name__)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a retry is no news, and its failure is told once
@@ -64,11 +63,13 @@ class Store:
     """A connection to the MLflow store.
 
     Raises:
-        RdfaError: it cannot be reached. Made before training starts, not after.
+        RdfaError: it cannot be reached, or its files lie elsewhere. Made before training starts, not after.
     """
 
     def __init__(self, root: Path) -> None:
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root(root) / 'mlflow.db'}"
+        named = os.environ.get("MLFLOW_TRACKING_URI")
+        self.uri = named or f"sqlite:///{_root(root) / 'mlflow.db'}"
+        self._own = None if named else _root(root) / FOLDER
         if self.uri.startswith("sqlite:///") and "?" in self.uri:
             raise RdfaError(
                 f"{self.uri}: MLflow reads no further than the `?`; rename the folder, or set MLFLOW_TRACKING_URI"
@@ -82,6 +83,8 @@ class Store:
             if self.uri == f"sqlite:///{_root(root) / 'mlflow.db'}":
                 follow(_root(root) / "mlflow.db")
             mlflow.set_tracking_uri(self.uri)
+            if not named:  # MLflow names it there, and the next store would take it for the user's choice
+                os.environ.pop("MLFLOW_TRACKING_URI", None)
             self.client = MlflowClient(self.uri)
             self._artifacts = None if self.uri.startswith("http") else (_root(root) / FOLDER).as_uri()
             self.name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
@@ -109,6 +112,7 @@ class Store:
         found = self._runs(key, "status != 'FINISHED'")
         if found:
             run_id = found[0].info.run_id
+            local_place(found[0].info.artifact_uri, "", self._own)
             self.client.update_run(run_id, status="RUNNING")
             # MLflow takes no other value of a parameter, and threads or device may be others now.
             params = {name: value for name, value in params.items() if name not in found[0].data.params}
@@ -147,13 +151,18 @@ class Store:
 
     def log_file(self, run_id: str, file: Path, folder: str = "") -> None:
         """Log one file, whole. To a local disk it is copied here: what MLflow was copying when it was killed stays, and
-        is shown as a file of the run."""
+        is shown as a file of the run.
+
+        Raises:
+            RdfaError: the store's database names a place for it that is not the store's.
+        """
         # A server keeps the files, and need not be asked where.
-        address = "" if self.uri.startswith("http") else self.client.get_run(run_id).info.artifact_uri
-        if not address.startswith("file://"):
+        address = None if self.uri.startswith("http") else self.client.get_run(run_id).info.artifact_uri
+        place = None if address is None else local_place(address, f"{folder}/{file.name}".lstrip("/"), self._own)
+        if place is None:
             self.client.log_artifact(run_id, str(file), folder or None)
             return
-        with written_whole(Path(url2pathname(urlsplit(address).path)) / folder / file.name) as copy:
+        with written_whole(place) as copy:
             shutil.copyfile(file, copy)
 
     def log_model(self, run_id: str, files: Mapping[str, Path], channels: int) -> str:
@@ -224,7 +233,11 @@ class Store:
         return list(self.client.search_runs([self.experiment], wanted, max_results=1))
 
     def experiment_named(self, name: str, note: str) -> str:
-        """The id of an experiment, made with this description if it is not there."""
+        """The id of an experiment, made with this description if it is not there.
+
+        Raises:
+            RdfaError: the store's database has its files go where the store is not.
+        """
         found = self.client.get_experiment_by_name(name)
         if found is None:
             tags = {NOTE: note, "mlflow.experimentKind": "custom_model_development"}  # else the UI asks
@@ -234,6 +247,8 @@ class Store:
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
                     raise
+        if not self.uri.startswith("http"):
+            local_place(found.artifact_location, "models", self._own)  # of which MLflow makes those of runs and models
         return str(found.experiment_id)
 
 

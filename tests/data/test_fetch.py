@@ -42,7 +42,7 @@ def by_hand(folder: Path, dataset: str = "thumos14") -> Run:
 
 
 def entries(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".made.json")
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -145,9 +145,41 @@ def test_a_folder_whose_manifest_alone_is_gone_is_known_by_its_content(place: Pa
     fetch(run_of(), place, "k")
     assert bytes_of(place) == whole
     (place / "manifest-k.json").unlink()
-    (place / "annotations.json").write_text("somebody's own")
-    assert "holds files that `rdfa fetch` did not make" in refusal(run_of(), place)
-    assert (place / "annotations.json").read_text() == "somebody's own"
+    (place / ".made.json").unlink()  # as an older version left it
+    fetch(run_of(), place, "k")
+    assert bytes_of(place) == whole
+
+
+OTHERS = ("source.sample.train_videos=5", "source.sample.test_videos=3")
+
+
+def test_after_a_change_of_parameters_it_is_known_by_the_checksums_of_what_was_made(place: Path) -> None:
+    fetch(run_of(), place, "k")
+    (place / "manifest-k.json").unlink()
+    fetch(run_of("thumos14", "sample", *OTHERS), place, "other")
+    assert read_json(place / "manifest-other.json")["splits"]["Validation"]["videos"] == 5
+    (place / "manifest-other.json").unlink()
+    (place / "annotations.json").unlink()  # one file alone is ours as well
+    fetch(run_of(), place, "k")
+    assert read_json(place / "manifest-k.json")["splits"]["Validation"]["videos"] == 6
+
+
+@pytest.mark.parametrize("changed", ["annotations.json", "features.h5"])
+@pytest.mark.parametrize("overrides", [FEW, OTHERS])
+@pytest.mark.parametrize("mark", ["kept", "removed", "damaged", "foreign"])
+def test_what_somebody_put_there_is_left_alone_whatever_the_checksums_say(
+    place: Path, changed: str, overrides: tuple[str, ...], mark: str
+) -> None:
+    fetch(run_of(), place, "k")
+    (place / "manifest-k.json").unlink()
+    (place / changed).write_text("somebody's own")
+    if mark == "removed":
+        (place / ".made.json").unlink()
+    elif mark != "kept":
+        (place / ".made.json").write_text({"damaged": '{"files', "foreign": '{"files": [1]}'}[mark])
+    before = bytes_of(place)
+    assert "holds files that `rdfa fetch` did not make" in refusal(run_of("thumos14", "sample", *overrides), place)
+    assert bytes_of(place) == before
 
 
 def test_a_killed_fetch_leaves_nothing_to_trust_and_the_next_one_cleans_up(place: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from tests.faults.campaign import LOST, SURVIVED, WRONG, Kind, Outcome, Scene
 from tests.faults.crashes_fork import Blow, Met, call
+from tests.faults.crashes_hub import converting, downloading
 from tests.faults.crashes_scene import Stage, contents, differences, running, stage, tracked
 from tests.faults.crashes_workflow import snakemake_killed
 
@@ -136,6 +137,8 @@ def short_of_memory(scene: Scene) -> Iterator[Outcome]:
 KINDS = (
     Kind("stopped during fetch", during(at_an_event(), 2, 30, "fetch"), 300),
     Kind("stopped during conversion (HAPT, own files)", during(at_an_event(), 2, 40, "hapt", "own"), 300),
+    Kind("stopped during a download from the Hub", downloading, 300),
+    Kind("stopped during conversion (Hub)", converting, 300),
     Kind("stopped during training", during(at_an_event(), 2, 40, "train"), 300),
     Kind("stopped while a checkpoint is written", during(at_an_event("safetensors"), 2, 30, "train"), 300),
     Kind("stopped during detection", during(at_an_event(), 1, 15, "detect"), 300),

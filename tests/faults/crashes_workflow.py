@@ -4,6 +4,7 @@ Each starts where an uninterrupted call was at the beginning of a step, and meet
 """
 
 import csv
+import itertools
 import os
 import shutil
 import signal
@@ -23,7 +24,6 @@ GOAL = "results/table1.csv"
 STEPS = ("fetch", "train", "detect", "evaluate", "table")
 UNSTEADY = ("CPU s per step", "peak MiB")
 """Columns of a table that no two trainings share."""
-FAULTS = 12
 PATIENCE = 240.0
 """Seconds that a call may take."""
 HITS = (
@@ -37,7 +37,7 @@ HITS = (
 
 
 def snakemake_killed(scene: Scene) -> Iterator[Outcome]:
-    """A call that meets a signal, and the next call, without cleaning."""
+    """A call that meets a signal, and the next call, without cleaning: each way to be hit in each step once."""
     if not scene.full:
         raise NotHere("calls of Snakemake take minutes; in the full form alone")
     clone = clone_project(scene.folder / "clone")
@@ -50,9 +50,7 @@ def snakemake_killed(scene: Scene) -> Iterator[Outcome]:
     scene.folder.joinpath("whole").mkdir()
     for name in made(clone.root):
         shutil.move(clone.root / name, scene.folder / "whole" / name)
-    for number in range(FAULTS):
-        step = STEPS[number % len(STEPS)]
-        whom, sent = HITS[number % len(HITS)]
+    for step, (whom, sent) in itertools.product(STEPS, HITS):
         begin(clone, scene.folder / "whole", step)
         moment = scene.random.uniform(0, spent[step])
         session, said = hit(clone, step, whom, sent, moment)

@@ -2,6 +2,7 @@
 
 from tests.faults.campaign import Kind
 from tests.faults.hostile_files import archives, downloads, headers, pickles
+from tests.faults.hostile_stores import addresses_of_files
 from tests.faults.hostile_text import addresses, environment, names, pages, yaml_texts
 from tests.faults.hostile_whole import injected, secrets
 
@@ -15,6 +16,7 @@ KINDS = (
     Kind("names of videos, classes and files", names),
     Kind("injection into tables and pages", pages),
     Kind("addresses of downloads", addresses, limit=300),
-    Kind("secrets in the environment of a run", secrets, limit=300),
+    Kind("addresses of files in an MLflow store", addresses_of_files, limit=120),
+    Kind("secrets in the environment of a run", secrets, limit=600),
     Kind("shell commands in names, by Snakemake", injected, limit=300),
 )

@@ -1,5 +1,6 @@
 """`rdfa track`: what it refuses, and that `data.dvc` is then what it was."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ def repository(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, with DVC at work in it."""
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], check=True)
+    shutil.copy(ROOT / ".dvcignore", ".dvcignore")  # what a fetch notes for itself is not shared
     return checkout
 
 
