@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.xdist_group("c
 
 SAMPLES = ("thumos14-sample", "activitynet-sample")
 """The data sets of the fixture `clone`'s table."""
+_NOT_SHARED = (".snakemake_timestamp", ".made.json")
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def make_own_data(clone: Clone) -> None:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """The digest of every file below a folder, without Snakemake's marks of time (.dvcignore)."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".snakemake_timestamp")
+    """The digest of every file below a folder, without what stays at home (.dvcignore): marks of Snakemake and fetches."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in _NOT_SHARED)
     return {str(path.relative_to(folder)): sha256(path) for path in files}
 
 
