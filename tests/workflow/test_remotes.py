@@ -81,7 +81,7 @@ def make_own_data(clone: Clone) -> None:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """The digest of every file below a folder, without what stays at home (.dvcignore): marks of Snakemake and fetches."""
+    """The digest of every file below a folder, without what stays at home (.dvcignore): marks of calls."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name not in _NOT_SHARED)
     return {str(path.relative_to(folder)): sha256(path) for path in files}
 
