@@ -60,6 +60,7 @@ def fetch(run: Run, folder: Path, key: str, archive: Path | None = None) -> Path
     with _only_one(folder):
         _remove_leftovers(folder)
         if _is_complete(manifest):
+            _forget_downloads(run, folder, manifest)
             return manifest
         if run.source.kind == "hub":
             _fill(run, folder, key)
@@ -151,6 +152,14 @@ def _fill(run: Run, folder: Path, key: str) -> None:
                 f"{folder}: {len(names)} videos of split {subset!r} lack features: {', '.join(names)}", file=sys.stderr
             )
     filled.downloads.remove()
+
+
+def _forget_downloads(run: Run, folder: Path, manifest: Path) -> None:
+    """Remove the downloads of a fetch that was stopped when its manifest was whole: they are as large as its data."""
+    if run.source.hub is not None:
+        from rdfa.data.sources.hub import Downloads
+
+        Downloads(run.source.hub, folder).remove_parts_of(read_json(manifest).get("origin", {}).get("commit"))
 
 
 def _check(run: Run, place: Path, folder: Path, read_all: bool) -> DataFolder:

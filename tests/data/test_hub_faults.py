@@ -1,5 +1,6 @@
 """What can go wrong between the Hub and the feature store: the message, what is left, how the next call goes on."""
 
+import json
 import os
 import resource
 import signal
@@ -122,6 +123,24 @@ def test_killed_in_mid_conversion_the_next_call_converts_without_the_network(
     assert hub.log == []
     assert_whole(published, place)
     assert entries(place) == ["annotations.json", "features.h5", "manifest-k.json"]
+
+
+def test_stopped_before_its_downloads_were_removed_the_next_call_removes_them(
+    hub: Hub, published: Published, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Downloads, "remove", lambda self: None)
+        manifest = fetch(published.run, place, "k")
+    assert len(entries(downloads(place))) > 1
+    others = json.loads((downloads(place) / "listing.json").read_text()) | {"commit": "of another revision"}
+    record = (downloads(place) / "listing.json").read_text()
+    (downloads(place) / "listing.json").write_text(json.dumps(others))
+    assert fetch(published.run, place, "k") == manifest
+    assert downloads(place).exists(), "these are still coming"
+    (downloads(place) / "listing.json").write_text(record)
+    assert fetch(published.run, place, "k") == manifest
+    assert entries(place.parent) == [place.name]
+    assert_whole(published, place)
 
 
 def test_a_part_that_comes_out_wrong_is_removed_and_only_that_one_is_fetched_again(

@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -193,8 +194,21 @@ class Downloads:
                     _report(part, number, len(listing.parts), part.size - there, time.monotonic() - started)
 
     def remove(self) -> None:
-        """Remove the folder: the store is made."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the folder: the store is made. First it gets a name that the next fetch removes, should this one end."""
+        going = self.folder.with_name(f".{self.folder.name}.part")
+        with suppress(OSError):
+            if not self.folder.is_symlink():
+                self.folder.replace(going)
+        shutil.rmtree(going, ignore_errors=True)
+
+    def remove_parts_of(self, commit: object) -> None:
+        """Remove the folder if it holds parts of this commit, of which a store is made; others may still be coming."""
+        try:
+            held = read_json(self._record)["commit"]
+        except (RdfaError, TypeError, KeyError):
+            return
+        if held == commit:
+            self.remove()
 
     def _begin(self, listing: Listing) -> None:
         try:
