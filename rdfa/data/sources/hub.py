@@ -194,7 +194,7 @@ class Downloads:
                     _report(part, number, len(listing.parts), part.size - there, time.monotonic() - started)
 
     def remove(self) -> None:
-        """Remove the folder: the store is made. First it gets a name that the next fetch removes, should this one end."""
+        """Remove the folder: the store is made. First it gets a name that the next fetch removes if this one ends."""
         going = self.folder.with_name(f".{self.folder.name}.part")
         with suppress(OSError):
             if not self.folder.is_symlink():
