@@ -77,11 +77,8 @@ def refinement_figure(rows: Sequence[RowResult]) -> Drawing:
         shared = [rows[index] for index in members]
         name = "" if len(lines) == 1 else f" ({shared[0].label} ...)"
         told += _draw_depths(axes, shared, f"one network, its weights shared{name}", MARKERS[number], "-")
-    axes.set_xticks(sorted({_depth(rows[index].run) for members in lines for index in members}))
-    axes.set_xlabel("n: how often the map of confidences is refined")
-    axes.set_ylabel("average mAP (%)")
-    axes.margins(x=0.08, y=0.15)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    drawn = {_depth(rows[index].run) for members in lines for index in members}
+    _label_depths(figure, axes, drawn, "n: how often the map of confidences is refined")
     return Drawing(
         name="refinement",
         title="mAP against refinements of the map",
@@ -106,12 +103,8 @@ def recurrence_figure(rows: Sequence[RowResult]) -> Drawing:
         if controls:
             label = f"control: blocks with weights of their own (untied){name}"
             told += _draw_depths(axes, controls, label, MARKERS[8 + number + 1], "none")
-    depths = sorted({_depth(rows[index].run) for pair in lines for part in pair for index in part})
-    axes.set_xticks(depths)
-    axes.set_xlabel("r: how often a block of the stem is applied, one after the other")
-    axes.set_ylabel("average mAP (%)")
-    axes.margins(x=0.08, y=0.15)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    drawn = {_depth(rows[index].run) for pair in lines for part in pair for index in part}
+    _label_depths(figure, axes, drawn, "r: how often a block of the stem is applied, one after the other")
     return Drawing(
         name="recurrence",
         title="mAP against recurrence",
@@ -229,6 +222,15 @@ def _refined(runs: Sequence[Run]) -> list[list[int]]:
             alike.setdefault(json.dumps(values, sort_keys=True), []).append(index)
     lines = [sorted(members, key=lambda index: _depth(runs[index])) for members in alike.values()]
     return [members for members in lines if _depth(runs[members[0]]) < _depth(runs[members[-1]])]
+
+
+def _label_depths(figure: Figure, axes: Axes, drawn: set[int], what: str) -> None:
+    """Say what mAP is drawn against, at each depth that is drawn, with the legend below."""
+    axes.set_xticks(sorted(drawn))
+    axes.set_xlabel(what)
+    axes.set_ylabel("average mAP (%)")
+    axes.margins(x=0.08, y=0.15)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
 
 def _depth(run: Run) -> int:

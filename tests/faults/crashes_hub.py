@@ -8,6 +8,8 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.data.hub_server import Hub, serving
@@ -41,38 +43,39 @@ def converting(scene: Scene) -> Iterator[Outcome]:
             yield _drawn(scene, whole, lambda: (1.0, scene.random.random() * whole.seconds))
 
 
-class _published:  # noqa: N801 -- a context manager
-    """A server with the miniature, and what an undisturbed fetch of it makes."""
+@dataclass(frozen=True)
+class Whole:
+    """What an undisturbed fetch of the miniature makes, and how it comes to that."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene, self._server = scene, serving()
+    hub: Hub
+    bytes: int
+    """Of all parts together."""
+    seconds: float
+    """From the last byte to the end."""
+    contents: dict[str, str]
 
-    def __enter__(self) -> "_published":
-        folder = self._scene.folder / "checkout"
-        folder.mkdir()
-        self.hub: Hub = self._server.__enter__()
-        self._inside = inside(folder, HF_ENDPOINT=self.hub.url)
-        self._inside.__enter__()
+
+@contextmanager
+def _published(scene: Scene) -> Iterator[Whole]:
+    """A server with the miniature, in a checkout of its own."""
+    folder = scene.folder / "checkout"
+    folder.mkdir()
+    with serving() as hub, inside(folder, HF_ENDPOINT=hub.url):
         published = miniature("thumos14")
-        files = publish(self.hub, published)
-        self.bytes = sum(len(content) for path, content in files.items() if ".part" in path)
-        published.place(self._scene.folder / "asked")
-        begin(self._scene)
+        files = publish(hub, published)
+        size = sum(len(content) for path, content in files.items() if ".part" in path)
+        published.place(scene.folder / "asked")
+        begin(scene)
         came = [0.0]
-        ended = self.call(lambda child, size: came.__setitem__(0, came[0] or time.monotonic() * (size >= self.bytes)))
+        ended = call(lambda child, there: came.__setitem__(0, came[0] or time.monotonic() * (there >= size)))
         assert ended.status == 0 and came[0], ended.output
-        self.seconds = time.monotonic() - came[0]
-        self.contents = contents(folder)
-        return self
+        yield Whole(hub, size, time.monotonic() - came[0], contents(folder))
 
-    def __exit__(self, *raised: object) -> None:
-        self._inside.__exit__(None, None, None)
-        self._server.__exit__(None, None, None)
 
-    def call(self, watch: Callable[[Forked, int], object]) -> Ended:
-        """Fetch; `watch` sees the child and how many bytes have come."""
-        child = Forked(rdfa(*FETCH), Path.cwd())
-        return child.wait(watch=lambda: watch(child, _size()))
+def call(watch: Callable[[Forked, int], object]) -> Ended:
+    """Fetch; `watch` sees the child and how many bytes have come."""
+    child = Forked(rdfa(*FETCH), Path.cwd())
+    return child.wait(watch=lambda: watch(child, _size()))
 
 
 def begin(scene: Scene) -> None:
@@ -89,7 +92,7 @@ def _size() -> int:
         return 0
 
 
-def _drawn(scene: Scene, whole: _published, draw: Callable[[], tuple[float, float]]) -> Outcome:
+def _drawn(scene: Scene, whole: Whole, draw: Callable[[], tuple[float, float]]) -> Outcome:
     for _ in range(TRIES):
         number = scene.random.choice(SIGNALS)
         share, after = draw()
@@ -100,7 +103,7 @@ def _drawn(scene: Scene, whole: _published, draw: Callable[[], tuple[float, floa
     return Outcome(WRONG, f"{TRIES} signals came too late")
 
 
-def _stopped(scene: Scene, whole: _published, number: signal.Signals, share: float, after: float) -> Outcome | None:
+def _stopped(scene: Scene, whole: Whole, number: signal.Signals, share: float, after: float) -> Outcome | None:
     """Stop a fetch, call it again and judge both; None: it had ended before."""
     begin(scene)
     reached, struck = [0.0], [False]
@@ -111,7 +114,7 @@ def _stopped(scene: Scene, whole: _published, number: signal.Signals, share: flo
             struck[0] = True
             child.signal(number)
 
-    first = whole.call(strike)
+    first = call(strike)
     whole.hub.pace = 0.0
     if not struck[0] or first.status == 0:
         return None
@@ -122,7 +125,7 @@ def _stopped(scene: Scene, whole: _published, number: signal.Signals, share: flo
         return Outcome(WRONG, f"{what}: {first.status}, {first.output[-1500:]}")
     if list(Path("data/thumos14").glob("manifest-*.json")) and (other := _fetched_otherwise(whole)):
         return Outcome(WRONG, f"{what}: a manifest beside files that are not whole: {', '.join(other[:8])}")
-    second = whole.call(lambda child, size: None)
+    second = call(lambda child, size: None)
     if second.status or second.traced:
         return Outcome(LOST, f"{what}: the next call ended with {second.status}\n{second.output[-1500:]}")
     if other := differences(contents(Path.cwd()), whole.contents):
@@ -130,6 +133,6 @@ def _stopped(scene: Scene, whole: _published, number: signal.Signals, share: flo
     return Outcome(SURVIVED)
 
 
-def _fetched_otherwise(whole: _published) -> list[str]:
+def _fetched_otherwise(whole: Whole) -> list[str]:
     """Files of the data set that are not those of an undisturbed fetch; what was downloaded for it goes last."""
     return [name for name in differences(contents(Path.cwd()), whole.contents) if ".downloads" not in name]
