@@ -151,9 +151,9 @@ def _outside(event: FunctionEvent, model: float, backward: float, backward_ends:
 def kind(event: FunctionEvent) -> str:
     """The kind of work that an event itself does, one of `KINDS`."""
     operation = event.name.removeprefix("aten::")
-    if "selective_scan" in operation:
+    if operation.startswith("SelectiveScan"):  # rdfa's two autograd functions, forward and backward
         return "scan"
-    if "causal_maps" in operation:
+    if operation.startswith("CausalMaps"):
         return "depthwise convolution"
     if not event.name.startswith("aten::"):
         return "Python and dispatch"

@@ -106,16 +106,18 @@ def measure(case: Case, steps: int) -> Measured:
     loop.forward = loop.model.train()
     batch = random_batch(run)
     loop._step(0, batch)  # warms up, and makes the optimiser's state
-    gc.collect()
-    forget_peak()
-    before, seconds = resident(), []
+    seconds = []
     clock = time.process_time if case.threads == 1 else time.perf_counter
     for number in range(steps):
         start = clock()
         loop._step(1 + number, batch)
         seconds.append(clock() - start)
+    gc.collect()
+    forget_peak()  # the step after it asks the system for all its memory anew: none that is timed
+    before = resident()
+    loop._step(1 + steps, batch)
     peak = resident(peak=True)
-    return Measured(seconds, peak, peak - before, *split(loop.model, lambda: loop._step(1 + steps, batch)))
+    return Measured(seconds, peak, peak - before, *split(loop.model, lambda: loop._step(2 + steps, batch)))
 
 
 def in_own_process(case: Case, steps: int) -> Measured:
@@ -133,7 +135,7 @@ def print_case(case: Case, found: Measured, rate: float) -> None:
     cost = costs(run, batch=run.training.batch_size)
     products = cost[""].products / 1e9
     print(f"\n## {case}\n")
-    print(f"step: {' and '.join(f'{value:.2f}' for value in found.seconds)} s")
+    print(f"steps: {', '.join(f'{value:.2f}' for value in found.seconds)} s")
     print(f"memory: {found.peak:,.0f} MiB resident at the peak, {found.above:,.0f} above what stays between steps")
     print(
         f"forward: {products:.0f} G multiply-adds in products and convolutions, {cost[''].scans / 1e9:.1f} G in scans"
@@ -207,7 +209,7 @@ def print_largest(shares: list[Share]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=2, help="steps without the profiler (default 2)")
+    parser.add_argument("--steps", type=int, default=3, help="steps without the profiler (default 3)")
     parser.add_argument("--quick", action="store_true", help="variant released only, without checkpoint_recurrence")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="further parameters of the run")
     parser.add_argument("--case", type=lambda text: Case(*json.loads(text)), help=argparse.SUPPRESS)

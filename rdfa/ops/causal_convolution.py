@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rdfa.ops.selective_scan import backends, cpu
+from rdfa.ops.selective_scan.layout import traced
 
 MOST_KERNELS, WIDEST = 8, 64
 """What one call of the compiled kernel takes (kernel/problem.h, kernel/convolution.h)."""
@@ -51,13 +52,14 @@ def causal_maps(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     """
     fits = 0 < len(weights) <= MOST_KERNELS and all(weight.shape[1] <= WIDEST for weight in weights)
     if fits and x.numel() and backends.choose(x.device.type, x.dtype) == "cpu":
-        maps: list[Tensor] = causal_maps_forward(x, list(weights), list(biases), reverse)
-        return maps
+        if traced(x):
+            maps: list[Tensor] = causal_maps_forward(x, list(weights), list(biases), reverse)
+            return maps
+        return list(CausalMaps.apply(x, reverse, *weights, *biases))  # type: ignore[no-untyped-call]
     return [F.silu(causal_convolution(x, *kernel, reverse)) for kernel in zip(weights, biases, strict=True)]
 
 
-@torch.library.custom_op("rdfa::causal_maps", mutates_args=())
-def causal_maps_forward(x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool) -> list[Tensor]:
+def _maps(x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool) -> list[Tensor]:
     """K maps (B, T, D) by the compiled kernel; in PyTorch where an exported program finds no library."""
     if not backends.compiled_kernel_runs():
         return _maps_in_pytorch(x, weights, biases, reverse)
@@ -70,13 +72,15 @@ def causal_maps_forward(x: Tensor, weights: list[Tensor], biases: list[Tensor], 
     return [map_k.to(x.dtype) for map_k in maps]
 
 
+causal_maps_forward = torch.library.custom_op("rdfa::causal_maps", _maps, mutates_args=())
+
+
 @causal_maps_forward.register_fake
 def _(x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool) -> list[Tensor]:
     return [x.new_empty(x.shape) for _ in weights]
 
 
-@torch.library.custom_op("rdfa::causal_maps_backward", mutates_args=())
-def causal_maps_backward(
+def _gradients(
     grad_maps: list[Tensor], x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool
 ) -> list[Tensor]:
     """Gradients of x, of the K weights and of the K biases."""
@@ -100,25 +104,52 @@ def causal_maps_backward(
     return [grad_x.to(x.dtype), *(gradient.to(parameter.dtype) for parameter, gradient in given)]
 
 
+causal_maps_backward = torch.library.custom_op("rdfa::causal_maps_backward", _gradients, mutates_args=())
+
+
 @causal_maps_backward.register_fake
 def _(grad_maps: list[Tensor], x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool) -> list[Tensor]:
     return [x.new_empty(x.shape), *(parameter.new_empty(parameter.shape) for parameter in [*weights, *biases])]
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     x, weights, biases, ctx.reverse = inputs
     ctx.save_for_backward(x, *weights, *biases)
 
 
-def _backward(ctx: Any, grad_maps: list[Tensor]) -> tuple[Any, ...]:
+def _backward(ctx: Any, grad_maps: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of x, of the K weights and of the K biases."""
     x, *parameters = ctx.saved_tensors
     count = len(parameters) // 2
-    weights, biases = list(parameters[:count]), list(parameters[count:])
-    grad_x, *gradients = causal_maps_backward(list(grad_maps), x, weights, biases, ctx.reverse)
+    # The operator refuses second derivatives; what calls a library would leave them out in silence.
+    differentiate = causal_maps_backward if torch.is_grad_enabled() or traced(grad_maps[0]) else _gradients
+    return differentiate(list(grad_maps), x, parameters[:count], parameters[count:], ctx.reverse)
+
+
+def _backward_of_operator(ctx: Any, grad_maps: list[Tensor]) -> tuple[Any, ...]:
+    grad_x, *gradients = _backward(ctx, grad_maps)
+    count = len(gradients) // 2
     return grad_x, gradients[:count], gradients[count:], None
 
 
-causal_maps_forward.register_autograd(_backward, setup_context=_setup_context)
+causal_maps_forward.register_autograd(_backward_of_operator, setup_context=_keep)
+
+
+class CausalMaps(torch.autograd.Function):
+    """The operator's maps, without its dispatch, which takes longer than a short sequence's convolutions."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, reverse: bool, *parameters: Tensor) -> tuple[Tensor, ...]:
+        count = len(parameters) // 2
+        weights, biases = list(parameters[:count]), list(parameters[count:])
+        maps = _maps(x, weights, biases, reverse)
+        _keep(ctx, (x, weights, biases, reverse), maps)
+        return tuple(maps)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_maps: Tensor) -> tuple[Tensor | None, ...]:
+        grad_x, *gradients = _backward(ctx, grad_maps)
+        return grad_x, None, *gradients
 
 
 def _maps_in_pytorch(x: Tensor, weights: list[Tensor], biases: list[Tensor], reverse: bool) -> list[Tensor]:

@@ -121,6 +121,18 @@ def test_opcheck_accepts_the_operator_and_its_backward() -> None:
     )
 
 
+@needs_kernel
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_operator_and_the_direct_call_are_equal_to_the_bit(reverse: bool) -> None:
+    values = [value.requires_grad_() for value in inputs((2, 9, 6), (2, 3))]
+    x, weights, biases = values[0], values[1:3], values[3:]
+    direct, operator = maps(values, reverse), torch.ops.rdfa.causal_maps(x, weights, biases, reverse)
+    assert type(direct[0].grad_fn).__name__ == "CausalMapsBackward"
+    assert all(torch.equal(a, b) for a, b in zip(direct, operator, strict=True))
+    found = (torch.autograd.grad(torch.stack(list(out)).square().sum(), values) for out in (direct, operator))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 class Maps(nn.Module):
     """A block's convolutions, with parameters of their own."""
 

@@ -1,11 +1,14 @@
 """The scan as a PyTorch operator: tracing, compilation, export, autocast and checkpointing accept it."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from rdfa.ops.selective_scan import selective_scan
+from rdfa.ops.selective_scan import available_backends, selective_scan, use_backend
 from rdfa.ops.selective_scan.build import find_compiler
 
 OPERATOR = torch.ops.rdfa
@@ -113,3 +116,48 @@ def test_inputs_that_need_no_gradient_may_be_mixed_with_those_that_do(batch: tup
     model.project.requires_grad_(False)
     (got,) = torch.autograd.grad(model(*batch).square().sum(), [model.A])
     assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "cpu"])
+@pytest.mark.parametrize("optional", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_operator_and_the_direct_call_are_equal_to_the_bit(
+    dtype: torch.dtype, optional: bool, backend: str
+) -> None:
+    tensors = arguments(dtype, optional)
+    direct = selective_scan_by(tensors, backend)
+    operator, _ = OPERATOR.selective_scan(*tensors, True, True, True, backend)
+    assert torch.equal(direct, operator)
+    leaves = [x for x in tensors[:8] if x is not None]
+    found = (torch.autograd.grad(out.float().square().sum(), leaves) for out in (direct, operator))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_whoever_traces_gets_the_operator_and_everybody_else_the_direct_call() -> None:
+    tensors = arguments(torch.float32, True)
+    seen = []
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(operation)
+            return operation(*args, **(kwargs or {}))
+
+    with Watching():
+        watched = selective_scan_by(tensors, "chunked")
+    assert OPERATOR.selective_scan.default in seen
+    assert torch.equal(watched, selective_scan_by(tensors, "chunked"))
+    assert type(selective_scan_by(tensors, "chunked").grad_fn).__name__ == "SelectiveScanBackward"
+
+
+def test_second_derivatives_are_refused() -> None:
+    tensors = arguments(torch.float32, True)
+    (gradient,) = torch.autograd.grad(selective_scan_by(tensors, "chunked").sum(), tensors[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula"):
+        gradient.sum().backward()
+
+
+def selective_scan_by(tensors: tuple[Tensor | None, ...], backend: str) -> Tensor:
+    if backend not in available_backends():
+        pytest.skip("the compiled kernel is not built")
+    with use_backend(backend):
+        return selective_scan(*tensors[:8], delta_softplus=True, reverse=True, lengths=tensors[8])  # type: ignore[arg-type]

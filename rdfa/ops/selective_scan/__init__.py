@@ -7,7 +7,6 @@ Read `reference.py` for the definition, `backends.py` for the choice between bac
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from rdfa.ops.selective_scan import backends, cuda, custom_op, reference
@@ -70,10 +69,7 @@ def selective_scan(
     if backend in ("reference", "cuda"):
         scan = reference.selective_scan if backend == "reference" else cuda.selective_scan
         return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, lengths)
-    inputs = (u, delta, A, B, C, D, z, delta_bias)
-    keep_states = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    out: Tensor = custom_op.selective_scan_forward(*inputs, lengths, delta_softplus, reverse, keep_states, backend)[0]
-    return out
+    return custom_op.selective_scan(u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse, backend)
 
 
 def selective_scans(

@@ -62,7 +62,6 @@ def available_backends() -> list[str]:
     return [name for name in NAMES if _missing(name) is None]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def choose(device_type: str, dtype: torch.dtype) -> str:
     """The backend for tensors of a device ("cpu", "cuda") and dtype.
 
@@ -82,6 +81,10 @@ def choose(device_type: str, dtype: torch.dtype) -> str:
         return device_type
     _say_once(device_type, reason)
     return "chunked"
+
+
+# torch.compiler.assume_constant_result, without the second that importing torch.compiler's parts takes every command.
+choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def kernel(backend: str) -> Kernel:

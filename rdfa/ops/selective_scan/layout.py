@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """Of u, delta, A, B, C, D, z, delta_bias; empty for an absent input."""
@@ -21,6 +22,17 @@ class Scan(NamedTuple):
     C: Tensor
     z: Tensor | None
     reverse: bool
+
+
+def traced(x: Tensor) -> bool:
+    """Whether PyTorch must see an operator: it compiles, exports, counts or transforms, or x holds no numbers."""
+    return (
+        torch.compiler.is_compiling()
+        or type(x) not in (Tensor, torch.nn.Parameter)
+        or x.device.type == "meta"
+        or is_in_torch_dispatch_mode()
+        or torch._C._are_functorch_transforms_active()
+    )
 
 
 def like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
