@@ -12,7 +12,7 @@ table1: $(VENV)/.installed  ## environment, then the paper's main table at the s
 	snakemake --cores all results/table1.csv
 	@cat results/table1.md
 
-tables: $(VENV)/.installed  ## every table and figure that needs no downloaded data; about an hour on 2 cores
+tables: $(VENV)/.installed  ## every table and figure that needs no downloaded data; less than an hour on 2 cores
 	snakemake --cores all tables
 
 report: tables  ## the same as one HTML file to hand on: report.html

@@ -46,8 +46,8 @@ def shown_names(folder: Path = PARAMS) -> dict[str, str]:
         numbered = re.fullmatch(r"table(\d+)", file)
         written = read_file(folder / "tables" / f"{file}.yaml").label
         label = (written or (f"Table {numbered[1]}" if numbered else file)) + (f" on {dataset}" if dataset else "")
-        found[name] = ((0, int(numbered[1])) if numbered else (1, 0), label)
-    return {name: label for name, (_, label) in sorted(found.items(), key=lambda item: item[1])}
+        found[name] = ((0, int(numbered[1])) if numbered else (1, 0), label.casefold(), label)
+    return {name: label for name, (*_, label) in sorted(found.items(), key=lambda item: item[1])}
 
 
 def figures_key(table: Table, entries: Sequence[Entry]) -> str:
