@@ -151,9 +151,10 @@ def _outside(event: FunctionEvent, model: float, backward: float, backward_ends:
 def kind(event: FunctionEvent) -> str:
     """The kind of work that an event itself does, one of `KINDS`."""
     operation = event.name.removeprefix("aten::")
-    if operation.startswith("SelectiveScan"):  # rdfa's two autograd functions, forward and backward
+    # rdfa's autograd functions, forward and backward; in a compiled model its operators.
+    if operation.startswith("SelectiveScan") or "selective_scan" in operation:
         return "scan"
-    if operation.startswith("CausalMaps"):
+    if operation.startswith("CausalMaps") or "causal_maps" in operation:
         return "depthwise convolution"
     if not event.name.startswith("aten::"):
         return "Python and dispatch"

@@ -69,7 +69,8 @@ def selective_scan(
     if backend in ("reference", "cuda"):
         scan = reference.selective_scan if backend == "reference" else cuda.selective_scan
         return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, lengths)
-    return custom_op.selective_scan(u, delta, A, B, C, D, z, delta_bias, lengths, delta_softplus, reverse, backend)
+    others = (delta, A, B, C, D, z, delta_bias)
+    return custom_op.selective_scan(u, others, lengths, delta_softplus, reverse, backend)
 
 
 def selective_scans(

@@ -19,22 +19,16 @@ from rdfa.ops.selective_scan.layout import boundary_states, check_lengths, like,
 
 def selective_scan(
     u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
+    others: tuple[Tensor | None, ...],
     lengths: Tensor | None,
     delta_softplus: bool,
     reverse: bool,
     backend: str,
 ) -> Tensor:
-    """Output (B, D, T) by the backend "cpu" or "chunked"."""
-    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    """Output (B, D, T) by the backend "cpu" or "chunked", from u and (delta, A, B, C, D, z, delta_bias)."""
+    tensors = (u, *others)
     keep_states = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-    arguments = (*tensors, lengths, delta_softplus, reverse, keep_states, backend)
+    arguments: Any = (*tensors, lengths, delta_softplus, reverse, keep_states, backend)
     if traced(u):
         traced_out: Tensor = selective_scan_forward(*arguments)[0]
         return traced_out
