@@ -3,6 +3,8 @@
 import re
 
 _PASSWORD = re.compile(r"(\b[a-zA-Z][\w+.-]*://)[^\s/]*@")
+_SYSTEM = re.compile(r"errno = \d+, error message = '([^']+)'")
+"""In HDF5's account of what failed; the operating system's word."""
 
 
 class RdfaError(Exception):
@@ -17,3 +19,9 @@ class RdfaError(Exception):
 def without_passwords(text: str) -> str:
     """A message or address without the `user:password@` of the addresses in it."""
     return _PASSWORD.sub(r"\1", text)
+
+
+def system_reason(error: BaseException) -> str | None:
+    """Why the operating system would not read or write a file, out of HDF5's account of it; None if it was not that."""
+    found = _SYSTEM.search(str(error))
+    return found[1] if found else None

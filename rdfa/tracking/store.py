@@ -100,9 +100,14 @@ class Store:
         try:
             yield
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
-            raise RdfaError(
-                f"the MLflow store {without_passwords(self.uri)} cannot be used ({_first_line(error)}); "
+            todo = (
                 "check MLFLOW_TRACKING_URI, or unset it to log to mlflow.db here"
+                if self._own is None
+                else "see that its disk has room and can be read and written, or name another store by "
+                "MLFLOW_TRACKING_URI"
+            )
+            raise RdfaError(
+                f"the MLflow store {without_passwords(self.uri)} cannot be used ({_first_line(error)}); {todo}"
             ) from error
 
     def start(

@@ -52,7 +52,7 @@ def set_arithmetic(run: Run, tfloat32: bool = False) -> None:
     )
     if choose_device(run).type == "cpu":
         logger.info("float32 products: %s", use_fastest_exact_products())
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # as use_deterministic_algorithms, without importing the compiler
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # costs 5 % and hides what it should find
 
 
@@ -66,5 +66,6 @@ def compiled(model: nn.Module) -> nn.Module:
         raise RdfaError("training.compile needs a C++ compiler on a CPU, and there is none; see `rdfa doctor`")
     from torch._inductor import config as inductor  # seconds to import
 
+    inductor.deterministic = True
     inductor.fallback_random = True  # a dropped path must be the same video with and without compilation
     return cast(nn.Module, torch.compile(model))

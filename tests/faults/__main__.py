@@ -41,6 +41,9 @@ def main() -> int:
             if asked.kind is None and hasattr(module, "record"):
                 module.record(asked.record)  # what a group shows beside the table: a figure
     print("\n" + table([line(row, revision) for row in rows]))
+    for row in rows:
+        for failure in row.failures[:1]:
+            print(f"{failure[:200]} [...] {failure[-400:]}" if len(failure) > 700 else failure)
     print(f"{sum(row.seconds for row in rows):.0f} seconds in all")
     return 0 if rows and all(row.passed for row in rows) else 1
 

@@ -1,5 +1,6 @@
 """Disks and file systems: full, read-only, slow, vanishing, shared by two users, oddly named, moved."""
 
+from tests.faults import filesystem_disk
 from tests.faults.campaign import Kind
 from tests.faults.filesystem_full import disk_full, disk_full_logging, no_growth
 from tests.faults.filesystem_places import read_only_folders, slow, vanishing
@@ -14,6 +15,8 @@ KINDS = tuple(
         ("disk full while MLflow logs", disk_full_logging),
         ("read-only folders", read_only_folders),
         ("a slow disk", slow),
+        ("a slow disk, below HDF5 and SQLite", filesystem_disk.slow),
+        ("a dying disk: reads and writes fail", filesystem_disk.dying),
         ("a folder that vanishes", vanishing),
         ("two users of one folder", two_users),
         ("paths with spaces and other letters", names),

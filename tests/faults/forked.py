@@ -59,6 +59,7 @@ _LATE = (
     "multiprocessing.synchronize",
     "opentelemetry.sdk.trace",
     "sqlalchemy.dialects.sqlite",
+    "torch._dynamo",  # by optimisers; and its parts of the standard library may be closed to a child's user
     "torch.profiler",
 )
 """What is imported by the call that needs it, and would be so in every child."""

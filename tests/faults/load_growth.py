@@ -26,7 +26,7 @@ BOUND = 1.15
 1.11; the rest is left to the noise of CPU time. A loop within a loop has 2."""
 GROSS = 1.6
 """The same for the time of small sizes, of which noise is a larger part."""
-FLAT = {"seconds": 0.1, "mib": 8.0, "calls": 1000.0}
+FLAT = {"seconds": 0.3, "mib": 16.0, "calls": 1000.0}
 """Increments from the smallest to the largest size below which a cost does not grow at all."""
 
 

@@ -6,6 +6,8 @@ Each is called in the folder of one size; what an earlier one left there, a late
 import shutil
 from pathlib import Path
 
+import torch._dynamo  # noqa: F401 -- as an optimiser does: its memory would hide what grows
+
 import rdfa.stages.check_data
 import rdfa.stages.detect
 import rdfa.stages.evaluate

@@ -11,10 +11,12 @@ from tests.faults.small import differing, results, right, run
 
 _ERRORS = (
     *(errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENOENT, errno.ENOTDIR, errno.EEXIST),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EIO),
 )
 CAUSES = (
     "disk is full",
+    "disk I/O error",
+    "database disk image is malformed",  # SQLite's word for a page that it cannot read, too
     "no such file",
     "no such checkpoint",
     "not there",
