@@ -53,13 +53,17 @@ def _said(growth: Growth, what: str) -> str:
 
 
 def table(found: Mapping[str, Sequence[Growth]]) -> str:
-    """A row per stage: slopes, and time and memory at the largest size."""
+    """A row per stage: slopes, and time and memory at 1x and 10x."""
     head = ("by", "stage", "slope of time", "slope of memory", "at", "CPU s", "MiB")
     lines = [head, ("---", "---", *["---:"] * 5)]
     for unit, growths in found.items():
         for growth in growths:
-            last = growth.costs[-1]
-            numbers = (f"{growth.sizes[-1]:,}", f"{last.seconds:,.1f}", f"{last.mib:,.0f}")
+            sizes, costs = growth.sizes[1::2], growth.costs[1::2]
+            numbers = (
+                " / ".join(f"{size:,}" for size in sizes),
+                " / ".join(f"{cost.seconds:,.1f}" for cost in costs),
+                " / ".join(f"{cost.mib:,.0f}" for cost in costs),
+            )
             lines.append((unit, growth.name, _said(growth, "seconds"), _said(growth, "mib"), *numbers))
     note = (
         f"flat: less than {FLAT['seconds']:g} s or {FLAT['mib']:g} MiB more at the largest size than at the smallest."
