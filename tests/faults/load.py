@@ -52,6 +52,7 @@ def _grown(
         growth = measured(stage, folders, sizes, bounds)
         if scene.full:
             FOUND.setdefault(unit, []).append(growth)
+            print(table({unit: [growth]}).splitlines()[2], flush=True)  # it takes an hour: what has come so far
         wrong = growth.worse_than(bounds)
         most = max(growth.column("mib"))
         wrong += [f"{stage.name}: {most:,.0f} MiB at {sizes[-1]:,} {unit}"] if most > MOST_MIB else []

@@ -35,6 +35,7 @@ SETTINGS = (
     "source.hub.annotations.sha256=null",
     "source.hub.scores.sha256=null",
     *(setting for setting in TINY if not setting.startswith(("source.", "features.", "training."))),
+    "training.batch_size=64",
     "training.epochs=1",
     "training.schedule_epochs=1",
     "training.warmup_epochs=0",
