@@ -39,10 +39,15 @@ SETTINGS = (
     "training.epochs=1",
     "training.schedule_epochs=1",
     "training.warmup_epochs=0",
+    "training.learning_rate=1e-12",
+    "detection.score_threshold=0",
+    "detection.min_duration=0",
+    "detection.min_score=0",
     "runtime.workers=0",
     "runtime.threads=1",
 )
-"""A narrow detector for short videos; all counts are HACS's."""
+"""A narrow detector for short videos; all counts are HACS's. No score is too low and no weight learns, for how many
+detections a video has would else be the weights' choice, different at each size."""
 RUN = "hacs-rdfa-paper-full-s0"
 
 
@@ -67,8 +72,7 @@ def write_set(folder: Path, videos: int) -> None:
     _write_own(folder / "own/features.h5", random, database, steps)
     _write_archive(folder, random, database, steps)
     tested = [name for name, video in database.items() if video["subset"] == "validation"]
-    rows = random.dirichlet(np.ones(len(CLASSES)), len(tested)).round(5).tolist()
-    scores = {"results": dict(zip(tested, rows, strict=True)), "class": CLASSES}
+    scores = {"results": dict(zip(tested, _class_scores(random, tested), strict=True)), "class": CLASSES}
     (folder / "data/hacs/external_scores.json").write_text(json.dumps(scores))
     for name in random.choice(list(database), max(1, round(FAULTY * numbers.sum()))):
         first = database[name]["annotations"][0]["segment"]
@@ -98,6 +102,18 @@ def _video(random: Generator, index: int, videos: int, instances: int, steps: in
         "fps": FPS,
         "annotations": [{"segment": segment, "label": label} for segment in bounds.round(3).tolist()],
     }
+
+
+def _class_scores(random: Generator, videos: list[str]) -> list[list[float]]:
+    """Of a classifier that is right: a video's own class first, the next one second.
+
+    Detections of random classes would be of classes without an instance in small sets, which costs nothing to evaluate.
+    """
+    scores, own = random.dirichlet(np.ones(len(CLASSES)), len(videos)), np.array([int(name) for name in videos])
+    for rank, share in enumerate((1.0, 0.5)):
+        scores[np.arange(len(videos)), (own + rank) % len(CLASSES)] += share
+    rows: list[list[float]] = (scores / scores.sum(1, keepdims=True)).round(5).tolist()
+    return rows
 
 
 def _features(random: Generator, steps: int) -> NDArray[np.float16]:
