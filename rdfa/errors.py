@@ -25,3 +25,8 @@ def system_reason(error: BaseException) -> str | None:
     """Why the operating system would not read or write a file, out of HDF5's account of it; None if it was not that."""
     found = _SYSTEM.search(str(error))
     return found[1] if found else None
+
+
+def in_one_line(error: BaseException) -> str:
+    """What a library said, as one short line; of HDF5's long account the operating system's word, if there is one."""
+    return system_reason(error) or " ".join(str(error).split())[:120]

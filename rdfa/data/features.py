@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rdfa import schema
 from rdfa.data.annotations import Video
 from rdfa.data.steady_file import SteadyFile
-from rdfa.errors import RdfaError, system_reason
+from rdfa.errors import RdfaError, in_one_line, system_reason
 from rdfa.files import written_whole
 from rdfa.interruptions import uninterrupted
 
@@ -286,9 +286,9 @@ class FeatureStore:
         where = f", video {video!r}" if video else ""
         if system := system_reason(error):
             return RdfaError(f"{self.path}{where}: cannot be read ({system})")
-        reason = " ".join(str(error).split())[:120]
         return RdfaError(
-            f"{self.path}{where}: not a whole feature store ({reason}); fetch the data again or copy it anew"
+            f"{self.path}{where}: not a whole feature store ({in_one_line(error)}); "
+            "fetch the data again or copy it anew"
         )
 
 

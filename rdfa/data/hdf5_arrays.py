@@ -6,7 +6,7 @@ from typing import Any
 
 import h5py
 
-from rdfa.errors import RdfaError
+from rdfa.errors import RdfaError, in_one_line
 
 ENDINGS = (".h5", ".hdf5")
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
@@ -79,4 +79,4 @@ def said(path: Path, array: h5py.Dataset) -> dict[str, Any]:
 
 def damaged(path: Path, error: BaseException) -> RdfaError:
     """The error that says so."""
-    return RdfaError(f"{path}: not a whole HDF5 file ({' '.join(str(error).split())[:120]})")
+    return RdfaError(f"{path}: not a whole HDF5 file ({in_one_line(error)})")

@@ -14,7 +14,7 @@ from rdfa.data.hdf5_arrays import DAMAGE, Arrays, said
 from rdfa.data.hdf5_arrays import ENDINGS as HDF5
 from rdfa.data.sources.own_digest import listed
 from rdfa.data.tensors import SUFFIXES, read_tensor
-from rdfa.errors import RdfaError, system_reason
+from rdfa.errors import RdfaError, in_one_line
 
 Layout = Literal["TC", "CT"]
 
@@ -146,8 +146,7 @@ def as_steps(files: Files, video: str, layout: Layout) -> NDArray[np.floating]:
     try:
         array = np.asarray(files.array(video)[...])
     except DAMAGE as error:
-        reason = system_reason(error) or " ".join(str(error).split())[:120]
-        raise RdfaError(f"{files.place(video)}: cannot be read ({reason})") from error
+        raise RdfaError(f"{files.place(video)}: cannot be read ({in_one_line(error)})") from error
     if array.dtype.kind != "f":
         raise RdfaError(f"{files.place(video)}: holds {array.dtype}, not floating-point numbers")
     kind = np.float16 if array.dtype.itemsize == 2 else np.float32
